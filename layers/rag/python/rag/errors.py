@@ -1,0 +1,67 @@
+"""Every error that the product raises on purpose.
+
+RagError
+├── InvalidRequestError      the caller can fix it                         400
+├── NotAuthorizedError       no live credential, or not this one's right   401 / 403
+├── NotFoundError            absent, or somebody else's: the same answer   404
+├── UnavailableError         a dependency is down or slow; worth a retry   503
+│   ├── DeadlineError        time ran out                                  504
+│   └── ModelError           the model's answer cannot be used
+└── DocumentError            a document that no retry will make readable: `failed(code, message)`
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+FailureCode = Literal[
+    "NO_TEXT",
+    "EMPTY",
+    "ENCRYPTED",
+    "CORRUPT",
+    "UNSUPPORTED",
+    "TOO_LARGE",
+    "PARSE_TIMEOUT",
+    "PARSE_MEMORY",
+    "INTERNAL",
+]
+
+
+class RagError(Exception):
+    """Something that the product foresaw."""
+
+
+class InvalidRequestError(RagError):
+    """The request cannot be carried out as it stands."""
+
+
+class NotAuthorizedError(RagError):
+    """The credential is missing, unknown or not sufficient."""
+
+
+class NotFoundError(RagError):
+    """There is no such thing, or not for this caller."""
+
+
+class UnavailableError(RagError):
+    """A dependency did not answer; the same request may succeed later."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineError(UnavailableError):
+    """The time for this request is used up."""
+
+
+class ModelError(UnavailableError):
+    """The model server answered, but not with what was asked for."""
+
+
+class DocumentError(RagError):
+    """The document itself is why it cannot be indexed."""
+
+    def __init__(self, code: FailureCode, message: str) -> None:
+        super().__init__(message)
+        self.code: FailureCode = code

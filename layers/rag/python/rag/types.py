@@ -1,0 +1,187 @@
+"""The words of the product: what a document becomes on its way in, and what a question finds on its way out."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+Mode = Literal["hybrid", "dense", "lexical"]
+Status = Literal["uploaded", "processing", "ready", "failed"]
+Role = Literal["reader", "writer", "admin"]
+
+_NAMESPACE = uuid.UUID("6f1d3c1e-54b5-5b6e-9c63-0b9f2a1d7c55")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A run of text on one page under one heading; `text` starts with the heading's own line, where there is one."""
+
+    text: str
+    page: int | None = None
+    heading: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a parser read out of one file: its text in reading order."""
+
+    media_type: str
+    sections: tuple[Section, ...]
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A passage of at most `chunk_max_tokens`; `context` (title, heading) is indexed with it and is not part of `content`."""
+
+    position: int
+    content: str
+    tokens: int
+    page: int | None = None
+    heading: str | None = None
+    context: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is embedded and analysed."""
+        return f"{self.context}\n{self.content}" if self.context else self.content
+
+    @property
+    def content_hash(self) -> bytes:
+        """sha256 of `text`: equal hashes share one embedding."""
+        return hashlib.sha256(self.text.encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A document's place: `<tenant>/<collection>/<key>` in the bucket."""
+
+    tenant_id: uuid.UUID
+    collection: str
+    key: str
+
+    @property
+    def object_key(self) -> str:
+        return f"{self.tenant_id}/{self.collection}/{self.key}"
+
+    @property
+    def document_id(self) -> uuid.UUID:
+        """The same place has the same id, whatever happens to it: uuid5 of the object key (RFC 9562)."""
+        return uuid.uuid5(_NAMESPACE, self.object_key)
+
+
+def chunk_id(document_id: uuid.UUID, chunk: Chunk) -> uuid.UUID:
+    """Equal runs give equal ids, so that a repeated ingest leaves byte-identical rows."""
+    return uuid.uuid5(document_id, f"{chunk.position}:{chunk.content_hash.hex()}")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectVersion:
+    """What the bucket holds of one key now."""
+
+    version_id: str
+    etag: str
+    size: int
+    media_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """The unit of search: one language, one embedding space, its own statistics."""
+
+    id: int
+    name: str
+    language: str
+    space_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is asking, as the authorizer found."""
+
+    tenant_id: uuid.UUID
+    principal: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    id: uuid.UUID
+    collection: str
+    key: str
+    status: Status
+    title: str | None
+    media_type: str | None
+    version_id: str | None
+    size: int | None
+    chunk_count: int
+    error_code: str | None
+    error_message: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A chunk before fusion: cosine in [-1, 1], BM25 ≥ 0; both are known for each."""
+
+    chunk_id: uuid.UUID
+    document_id: uuid.UUID
+    cosine: float
+    bm25: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk after fusion, with what is needed to show and cite it."""
+
+    chunk_id: uuid.UUID
+    document_id: uuid.UUID
+    collection: str
+    key: str
+    title: str | None
+    page: int | None
+    heading: str | None
+    position: int
+    content: str
+    content_hash: bytes
+    score: float
+    cosine: float
+    bm25: float
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A quoted span that stands literally in a hit of this request."""
+
+    n: int
+    hit: Hit
+    quote: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a chat model said, and what it used."""
+
+    text: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    text: str
+    citations: tuple[Citation, ...]
+    hits: tuple[Hit, ...]
+    model: str | None
+    cached: bool = False
+    degraded: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+JSON = dict[str, Any]
