@@ -2,7 +2,10 @@
 
 RagError
 ├── InvalidRequestError      the caller can fix it                         400
-├── NotAuthorizedError       no live credential, or not this one's right   401 / 403
+│   ├── TooLargeError        more bytes than is allowed                    413
+│   └── ConflictError        it exists, and differently                    409
+├── NotAuthorizedError       no live credential                            401
+├── ForbiddenError           the credential's role is not enough           403
 ├── NotFoundError            absent, or somebody else's: the same answer   404
 ├── UnavailableError         a dependency is down or slow; worth a retry   503
 │   ├── DeadlineError        time ran out                                  504
@@ -35,8 +38,20 @@ class InvalidRequestError(RagError):
     """The request cannot be carried out as it stands."""
 
 
+class TooLargeError(InvalidRequestError):
+    """What was announced is larger than this deployment takes."""
+
+
+class ConflictError(InvalidRequestError):
+    """There is one already, and it is not the same."""
+
+
+class ForbiddenError(RagError):
+    """The credential is live, and its role does not reach this far."""
+
+
 class NotAuthorizedError(RagError):
-    """The credential is missing, unknown or not sufficient."""
+    """The credential is missing, unknown, expired or revoked."""
 
 
 class NotFoundError(RagError):

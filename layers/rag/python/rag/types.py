@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from array import array
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 Mode = Literal["hybrid", "dense", "lexical"]
 Status = Literal["uploaded", "processing", "ready", "failed"]
 Role = Literal["reader", "writer", "admin"]
+
+Vector: TypeAlias = "array[float]"  # of C floats ("f"): an embedding as the model sent it, four bytes a number
 
 _NAMESPACE = uuid.UUID("6f1d3c1e-54b5-5b6e-9c63-0b9f2a1d7c55")
 
@@ -35,7 +38,7 @@ class Parsed:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A passage of at most `chunk_max_tokens`; `context` (title, heading) is indexed with it and is not part of `content`."""
+    """A passage of a document; `context` (title, heading) is indexed with it and is not part of `content`."""
 
     position: int
     content: str
@@ -96,6 +99,57 @@ class Collection:
     name: str
     language: str
     space_id: int
+    average_length: float
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedChunk:
+    """A chunk with everything that search needs of it; `lexical` is lexeme id → BM25 weight."""
+
+    id: uuid.UUID
+    chunk: Chunk
+    embedding: Vector
+    lexical: dict[int, float]
+    lexemes: list[int]
+    lexeme_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentContent:
+    """What one version of an object becomes; no chunks when it failed."""
+
+    version: ObjectVersion
+    content_hash: bytes | None = None
+    media_type: str | None = None
+    title: str | None = None
+    chunks: tuple[IndexedChunk, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ingestion:
+    """How one attempt at a document ended, as the table `ingestions` keeps it."""
+
+    outcome: Literal["ready", "failed", "forgotten"]
+    started_at: datetime
+    version_id: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    chunk_count: int = 0
+    embedded_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which documents a search may look at; what is None does not restrict it."""
+
+    document_ids: list[uuid.UUID] | None = None
+    keys: list[str] | None = None
+    key_prefix: str | None = None
+    media_types: list[str] | None = None
+
+    @property
+    def any(self) -> bool:
+        return any(value is not None for value in (self.document_ids, self.keys, self.key_prefix, self.media_types))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +176,27 @@ class Document:
     error_message: str | None
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentQuery:
+    """Which documents to list; `after` is the (collection, key) of the last one seen."""
+
+    collection: str | None = None
+    status: Status | None = None
+    key: str | None = None
+    prefix: str | None = None
+    after: tuple[str, str] | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSummary:
+    name: str
+    language: str
+    created_at: datetime
+    document_count: int
+    chunk_count: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,40 @@
+"""Which objects a queue message names."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from urllib.parse import unquote_plus
+
+from rag.types import Location
+
+COLLECTION = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def locations(body: str) -> list[Location]:
+    """Return the documents that an S3 notification names; none for a test event, a folder, or a key outside the scheme.
+
+    ValueError when the body is not a notification at all: such a message belongs in the dead-letter queue.
+    """
+    notification = json.loads(body)
+    if not isinstance(notification, dict):
+        msg = "the message is not an S3 notification"
+        raise ValueError(msg)  # noqa: TRY004 (one exception for whatever is not a notification)
+    keys = [unquote_plus(record["s3"]["object"]["key"]) for record in notification.get("Records", [])]
+    return [found for found in map(location, keys) if found is not None]
+
+
+def location(object_key: str) -> Location | None:
+    """Read `<tenant>/<collection>/<key>`; None for what is not a document's place."""
+    tenant, _, rest = object_key.partition("/")
+    collection, _, key = rest.partition("/")
+    if not key or key.endswith("/") or not COLLECTION.fullmatch(collection):
+        return None
+    try:
+        tenant_id = uuid.UUID(tenant)
+    except ValueError:
+        return None
+    if str(tenant_id) != tenant:
+        return None
+    return Location(tenant_id, collection, key)

@@ -1,0 +1,26 @@
+"""Bring the database to this code's schema, before the code takes traffic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rag import migrations, telemetry, wiring
+from rag.types import JSON
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+logger = telemetry.logger()
+
+
+@logger.inject_lambda_context
+def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (Lambda's signature)
+    """Apply new migrations, set the roles' passwords, make the embedding space known; harmless when run again."""
+    settings = wiring.settings()
+    password = wiring.secret(settings.database_secret)
+    applied = migrations.migrate(settings.database_url, password)
+    passwords = {role: wiring.secret(name) for role, name in settings.role_secrets.items()}
+    migrations.set_passwords(settings.database_url, passwords, password)
+    migrations.ensure_space(settings.database_url, wiring.embedding_space(), password)
+    logger.info("migrated", applied=applied)
+    return {"applied": applied}

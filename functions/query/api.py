@@ -1,0 +1,253 @@
+"""The HTTP API: each route translates a request, calls one thing and translates what it returns."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from aws_lambda_powertools.metrics import MetricUnit
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.responses import HTMLResponse
+
+from functions.query import problems, reference, schemas
+from functions.query.telemetry import logger, metrics
+from rag import __version__, answering, wiring
+from rag.deadline import Deadline
+from rag.errors import ConflictError, ForbiddenError, InvalidRequestError, NotAuthorizedError, TooLargeError
+from rag.types import Caller, DocumentQuery, Location, Role, Status
+
+app = FastAPI(
+    title="RAG",
+    version=__version__,
+    summary="Ask questions of your documents; check the citations.",
+    docs_url=None,
+    redoc_url=None,
+    responses={
+        "default": {
+            "model": schemas.Problem,
+            "description": "RFC 9457 problem",
+            "content": {"application/problem+json": {}},
+        }
+    },
+)
+problems.install(app)
+
+# Time to write the response after the work's own deadline.
+MARGIN_SECONDS = 1.0
+ROLES: dict[Role, int] = {"reader": 0, "writer": 1, "admin": 2}
+
+
+def caller(request: Request) -> Caller:
+    """Who the authorizer found; nothing that the client sends can change it."""
+    context = (request.scope.get("aws.event") or {}).get("requestContext", {}).get("authorizer") or {}
+    try:
+        found = Caller(uuid.UUID(context["tenant_id"]), context["principal"], context["role"])
+    except (KeyError, ValueError):
+        msg = "send an API key in the header x-api-key"
+        raise NotAuthorizedError(msg) from None
+    logger.append_keys(tenant_id=str(found.tenant_id), principal=found.principal)
+    return found
+
+
+def writer(found: Annotated[Caller, Depends(caller)]) -> Caller:
+    if ROLES.get(found.role, -1) < ROLES["writer"]:
+        msg = "this needs a key with the role writer"
+        raise ForbiddenError(msg)
+    return found
+
+
+def deadline(request: Request) -> Deadline:
+    context = request.scope.get("aws.context")
+    seconds = wiring.settings().request_seconds
+    if context is not None:
+        seconds = min(seconds, context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
+    return Deadline.after(seconds)
+
+
+Reader = Annotated[Caller, Depends(caller)]
+Writer = Annotated[Caller, Depends(writer)]
+Until = Annotated[Deadline, Depends(deadline)]
+
+
+@app.post("/v1/query")
+async def query(request: Request, body: schemas.QueryRequest, who: Reader, until: Until) -> schemas.QueryResponse:
+    """Answer a question from the documents, with citations whose quotes stand in them."""
+    settings = wiring.settings()
+    found = answering.answer(
+        _question(who, body.question, body),
+        llm=wiring.llm(),
+        store=wiring.search_store(),
+        cache=wiring.answer_cache(),
+        count_tokens=wiring.count_tokens(),
+        limits=answering.Limits(settings.rerank_top_k, settings.context_tokens, settings.min_score),
+        deadline=until,
+    )
+    _measure("Query", found.timings_ms)
+    metrics.add_metric("CacheHits" if found.cached else "CacheMisses", MetricUnit.Count, 1)
+    return schemas.QueryResponse.of(found, problems.request_id(request))
+
+
+@app.post("/v1/search")
+async def search(request: Request, body: schemas.SearchRequest, who: Reader, until: Until) -> schemas.SearchResponse:
+    """Return the passages that fit a query best."""
+    found = answering.search(
+        _question(who, body.query, body),
+        llm=wiring.llm(),
+        store=wiring.search_store(),
+        cache=wiring.answer_cache(),
+        deadline=until,
+    )
+    _measure("Search", found.timings_ms)
+    return schemas.SearchResponse(
+        hits=[schemas.HitBody.of(hit) for hit in found.hits],
+        degraded=found.degraded,
+        timings_ms=found.timings_ms,
+        request_id=problems.request_id(request),
+    )
+
+
+@app.post("/v1/documents", status_code=201)
+async def create_document(body: schemas.UploadRequest, who: Writer) -> schemas.UploadResponse:
+    """Return where and how to upload one file; indexing begins when it has arrived."""
+    settings = wiring.settings()
+    if body.size is not None and body.size > settings.max_document_bytes:
+        msg = f"the limit is {settings.max_document_bytes:,} bytes"
+        raise TooLargeError(msg)
+    place = Location(who.tenant_id, body.collection, body.key)
+    wiring.catalog().create_collection(who.tenant_id, body.collection, "english")
+    upload = wiring.bucket().presign_upload(
+        place.object_key, limit_bytes=settings.max_document_bytes, valid_seconds=settings.upload_seconds
+    )
+    return schemas.UploadResponse(
+        id=place.document_id,
+        key=body.key,
+        collection=body.collection,
+        upload=schemas.Upload.model_validate(upload),
+        expires_in_seconds=settings.upload_seconds,
+    )
+
+
+@app.get("/v1/documents")
+async def list_documents(
+    who: Reader,
+    collection: schemas.CollectionName | None = None,
+    status: Status | None = None,
+    prefix: schemas.Text | None = None,
+    key: schemas.Text | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    cursor: schemas.Text | None = None,
+) -> schemas.DocumentPage:
+    """List documents by collection and key, a page at a time."""
+    wanted = DocumentQuery(collection, status, key, prefix, _after(cursor), limit)
+    found = wiring.catalog().documents(who.tenant_id, wanted)
+    last = found[-1] if len(found) == limit else None
+    return schemas.DocumentPage(
+        documents=[schemas.DocumentBody.of(document) for document in found],
+        next_cursor=_cursor(last.collection, last.key) if last else None,
+    )
+
+
+@app.get("/v1/documents/{document_id}")
+async def get_document(document_id: uuid.UUID, who: Reader) -> schemas.DocumentBody:
+    """Tell the state of one document."""
+    return schemas.DocumentBody.of(wiring.catalog().document(who.tenant_id, document_id))
+
+
+@app.delete("/v1/documents/{document_id}", status_code=202)
+async def delete_document(document_id: uuid.UUID, who: Writer) -> schemas.DeleteResponse:
+    """Delete a document's file; its passages leave the index as soon as the event arrives."""
+    found = wiring.catalog().document(who.tenant_id, document_id)
+    wiring.bucket().delete(Location(who.tenant_id, found.collection, found.key).object_key)
+    return schemas.DeleteResponse(id=document_id)
+
+
+@app.get("/v1/collections")
+async def list_collections(who: Reader) -> schemas.CollectionList:
+    """List the collections and how much they hold."""
+    found = wiring.catalog().collections(who.tenant_id)
+    return schemas.CollectionList(
+        collections=[
+            schemas.CollectionBody(
+                name=item.name,
+                language=item.language,
+                document_count=item.document_count,
+                chunk_count=item.chunk_count,
+                created_at=item.created_at,
+            )
+            for item in found
+        ]
+    )
+
+
+@app.post("/v1/collections", status_code=201)
+async def create_collection(
+    body: schemas.CollectionRequest, who: Writer, response: Response
+) -> schemas.CollectionBody:
+    """Make a collection; the same request again changes nothing and answers 200."""
+    collection, new = wiring.catalog().create_collection(who.tenant_id, body.name, body.language)
+    if collection.language != body.language:
+        msg = f"the collection {body.name!r} exists, in {collection.language}"
+        raise ConflictError(msg)
+    response.status_code = 201 if new else 200
+    return schemas.CollectionBody(name=collection.name, language=collection.language, document_count=0, chunk_count=0)
+
+
+@app.get("/health")
+async def health(response: Response) -> schemas.Health:
+    """Tell whether the service and what it stands on answer."""
+    checks = _checks()
+    down = checks["database"] == "down"
+    response.status_code = 503 if down else 200
+    limping: Literal["degraded", "ok"] = "degraded" if "down" in checks.values() else "ok"
+    return schemas.Health(status="down" if down else limping, version=__version__, timestamp=datetime.now(UTC), checks=checks)
+
+
+@app.get("/ready")
+async def ready(response: Response) -> schemas.Health:
+    """Tell whether requests can be served: like /health."""
+    return await health(response)
+
+
+@app.get("/docs", include_in_schema=False)
+async def docs() -> HTMLResponse:
+    """Show the API as a page that needs nothing from elsewhere."""
+    return HTMLResponse(reference.page(app.openapi()))
+
+
+def _question(who: Caller, text: str, body: schemas.SearchRequest | schemas.QueryRequest) -> answering.Question:
+    return answering.Question(who.tenant_id, text, body.collection, body.mode, body.filters.filters(), body.top_k)
+
+
+def _measure(operation: str, timings_ms: dict[str, float]) -> None:
+    metrics.add_metric(f"{operation}Requests", MetricUnit.Count, 1)
+    metrics.add_metric(f"{operation}Duration", MetricUnit.Milliseconds, sum(timings_ms.values()))
+
+
+def _checks() -> dict[str, Any]:
+    return {
+        "database": "ok" if wiring.database().alive() else "down",
+        "cache": {True: "ok", False: "down", None: "off"}[wiring.answer_cache().alive()],
+        "model": "ok" if wiring.llm().alive() else "down",
+    }
+
+
+def _cursor(collection: str, key: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([collection, key]).encode()).decode()
+
+
+def _after(cursor: str | None) -> tuple[str, str] | None:
+    if cursor is None:
+        return None
+    try:
+        collection, key = json.loads(base64.urlsafe_b64decode(cursor))
+    except (ValueError, TypeError, binascii.Error):
+        msg = "the cursor is not one that this API gave"
+        raise InvalidRequestError(msg) from None
+    if not (isinstance(collection, str) and isinstance(key, str)) or "\0" in collection + key:
+        msg = "the cursor is not one that this API gave"
+        raise InvalidRequestError(msg)
+    return collection, key

@@ -1,0 +1,27 @@
+"""API Gateway (REST, v1) → the HTTP API in api.py."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from aws_lambda_powertools.logging import correlation_paths
+from mangum import Mangum
+
+from functions.query.api import app
+from functions.query.telemetry import logger, metrics
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+    from rag.types import JSON
+
+# Mangum takes the thread's event loop; since Python 3.12 nobody makes one by itself.
+asyncio.set_event_loop(asyncio.new_event_loop())
+adapter = Mangum(app, lifespan="off", text_mime_types=["application/json", "application/problem+json", "text/"])
+
+
+@logger.inject_lambda_context(correlation_id_path=correlation_paths.API_GATEWAY_REST, clear_state=True)
+@metrics.log_metrics
+def handler(event: JSON, context: LambdaContext) -> Any:
+    return adapter(event, context)  # type: ignore[arg-type]  # Mangum types the context with writable fields

@@ -1,0 +1,96 @@
+"""Errors → RFC 9457 problems: one table, one shape, nothing of the inside."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from functions.query.telemetry import logger
+from rag.errors import (
+    ConflictError,
+    DeadlineError,
+    ForbiddenError,
+    InvalidRequestError,
+    NotAuthorizedError,
+    NotFoundError,
+    RagError,
+    TooLargeError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+
+# The first class that fits decides: the more particular ones come first.
+STATUS: list[tuple[type[RagError], HTTPStatus]] = [
+    (TooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (ConflictError, HTTPStatus.CONFLICT),
+    (InvalidRequestError, HTTPStatus.BAD_REQUEST),
+    (NotAuthorizedError, HTTPStatus.UNAUTHORIZED),
+    (ForbiddenError, HTTPStatus.FORBIDDEN),
+    (NotFoundError, HTTPStatus.NOT_FOUND),
+    (DeadlineError, HTTPStatus.GATEWAY_TIMEOUT),
+    (UnavailableError, HTTPStatus.SERVICE_UNAVAILABLE),
+]
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the app with a problem."""
+    app.add_exception_handler(RagError, _foreseen)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def request_id(request: Request) -> str:
+    event = request.scope.get("aws.event") or {}
+    return str(event.get("requestContext", {}).get("requestId", ""))
+
+
+def problem(request: Request, status: int, detail: str, **more: Any) -> JSONResponse:
+    headers = more.pop("headers", None)
+    title = HTTPStatus(status).phrase
+    body = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id(request),
+        **more,
+    }
+    return JSONResponse(body, status, headers, "application/problem+json")
+
+
+async def _foreseen(request: Request, error: Exception) -> JSONResponse:
+    status = next((code for kind, code in STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.warning("dependency failed", error=str(error), exc_info=error)
+    wait = getattr(error, "retry_after_seconds", None)
+    headers = {"Retry-After": str(math.ceil(wait))} if wait else None
+    return problem(request, status, str(error), headers=headers)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 (what it is registered for)
+    malformed = any(item["type"] == "json_invalid" for item in error.errors())
+    errors = [{"path": ".".join(map(str, item["loc"])), "message": str(item["msg"])} for item in error.errors()]
+    status = HTTPStatus.BAD_REQUEST if malformed else HTTPStatus.UNPROCESSABLE_ENTITY
+    detail = "; ".join(f"{item['path']}: {item['message']}" for item in errors[:5])
+    return problem(request, status, detail, errors=errors)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 (what it is registered for)
+    return problem(request, error.status_code, str(error.detail), headers=error.headers)
+
+
+async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    logger.exception("unforeseen", exc_info=error)
+    return problem(
+        request, HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here; the request id helps to find it."
+    )

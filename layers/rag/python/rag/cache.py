@@ -1,0 +1,161 @@
+"""The cache: Valkey or Redis behind a small in-process one; without it everything is right, only slower.
+
+Every key of the product in the cache begins with one of the prefixes below; every value is JSON that names its own key,
+so that an entry under a wrong key, or of another shape, is a miss.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rag.types import JSON
+
+if TYPE_CHECKING:
+    import redis
+
+ANSWER = "answer:"
+EMBEDDING = "embedding:"
+FLIGHT = "flight:"
+
+CONNECT_SECONDS = 0.1
+CALL_SECONDS = 0.1
+PAUSE_SECONDS = 5.0  # how long a cache that failed is left alone
+FLIGHT_SECONDS = 30
+LOCAL_ENTRIES = 1000
+
+# Deletes a lock only while it is still the caller's: one that expired may be somebody else's by now.
+_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
+
+
+class Cache:
+    """Get and set JSON objects; no error of the server ever reaches the caller."""
+
+    def __init__(self, url: str, password: Callable[[], str], *, ttl_seconds: int) -> None:
+        self._url = url
+        self._password = password
+        self._ttl_seconds = ttl_seconds
+        self._client: redis.Redis | None = None
+        self._closed_until = 0.0
+        self._local: OrderedDict[str, tuple[float, JSON]] = OrderedDict()
+
+    @staticmethod
+    def embedding_key(model: str, text: str) -> str:
+        return _key(EMBEDDING, model, text)
+
+    @staticmethod
+    def answer_key(*parts: object) -> str:
+        return _key(ANSWER, *parts)
+
+    @property
+    def available(self) -> bool:
+        """Whether a server is configured and has not failed in the last seconds."""
+        return bool(self._url) and time.monotonic() >= self._closed_until
+
+    def alive(self) -> bool | None:
+        """Whether the server answers now; None when there is none configured."""
+        if not self._url:
+            return None
+        self._closed_until = 0.0
+        return bool(self._call(lambda client: client.ping()))
+
+    def get(self, key: str) -> JSON | None:
+        found = self._local.get(key)
+        if found is not None and found[0] > time.monotonic():
+            self._local.move_to_end(key)
+            return found[1]
+        value = _checked(key, self._call(lambda client: client.get(key)))
+        if value is not None:
+            self._keep(key, value)
+        return value
+
+    def set(self, key: str, value: JSON) -> None:
+        self._keep(key, value)
+        entry = json.dumps({"key": key, "value": value}, separators=(",", ":"))
+        self._call(lambda client: client.set(key, entry, ex=self._ttl_seconds))
+
+    @contextmanager
+    def flight(self, key: str, *, wait_seconds: float) -> Iterator[JSON | None]:
+        """Of those who want the same value at once, let one compute it while the others wait for what it stores.
+
+        Yields the value when somebody else stored it in time, else None: then it is the caller's to compute.
+        """
+        name, owner = FLIGHT + key, secrets.token_hex(8)
+        first = self._call(lambda client: client.set(name, owner, nx=True, ex=FLIGHT_SECONDS))
+        if first is None and self.available:
+            yield self._landed(key, name, wait_seconds)
+            return
+        try:
+            yield None
+        finally:
+            if first:
+                self._call(lambda client: client.eval(_RELEASE, 1, name, owner))
+
+    def _landed(self, key: str, name: str, wait_seconds: float) -> JSON | None:
+        until = time.monotonic() + wait_seconds
+        while time.monotonic() < until and self.available:
+            value = self.get(key)
+            if value is not None or not self._call(lambda client: client.exists(name)):
+                return value or self.get(key)
+            time.sleep(0.02)
+        return None
+
+    def _keep(self, key: str, value: JSON) -> None:
+        self._local[key] = (time.monotonic() + self._ttl_seconds, value)
+        self._local.move_to_end(key)
+        if len(self._local) > LOCAL_ENTRIES:
+            self._local.popitem(last=False)
+
+    def _call(self, command: Callable[[redis.Redis], Any]) -> Any:
+        """Run a command, or return None at once while the server is being left alone."""
+        if not self.available:
+            return None
+        import redis  # noqa: PLC0415 (0.3 s that a deployment without a cache does not need)
+
+        try:
+            return command(self._connected())
+        except (redis.RedisError, OSError, UnicodeDecodeError):
+            self._closed_until = time.monotonic() + PAUSE_SECONDS
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+            return None
+
+    def _connected(self) -> redis.Redis:
+        if self._client is None:
+            import redis  # noqa: PLC0415
+            from redis.backoff import NoBackoff  # noqa: PLC0415
+            from redis.retry import Retry  # noqa: PLC0415
+
+            self._client = redis.Redis.from_url(
+                self._url,
+                password=self._password() or None,
+                socket_connect_timeout=CONNECT_SECONDS,
+                socket_timeout=CALL_SECONDS,
+                retry=Retry(NoBackoff(), 0),
+            )
+        return self._client
+
+
+def _key(prefix: str, *parts: object) -> str:
+    """Prefix and sha256 of the parts, which are kept apart by their JSON form."""
+    return prefix + hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
+
+
+def _checked(key: str, entry: Any) -> JSON | None:
+    if not isinstance(entry, (bytes, str)):
+        return None
+    try:
+        stored = json.loads(entry)
+    except ValueError:
+        return None
+    if not isinstance(stored, dict) or stored.get("key") != key or not isinstance(stored.get("value"), dict):
+        return None
+    value: JSON = stored["value"]
+    return value

@@ -1,0 +1,97 @@
+"""Schema changes: numbered SQL files, each applied once, in order, in a transaction of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from rag.errors import RagError
+
+if TYPE_CHECKING:
+    from rag.store.database import EmbeddingSpace
+
+_FILE = re.compile(r"^(\d{4})_(\w+)\.sql$")
+_LOCK = 0x5241_4700  # one migration at a time, whoever starts it
+
+_HISTORY = b"""
+create table if not exists schema_migrations (
+  version integer primary key,
+  name text not null,
+  digest text not null,
+  applied_at timestamptz not null default now()
+)
+"""
+
+
+class MigrationError(RagError):
+    """The database's history is not the one that this code has."""
+
+
+def migrate(url: str, password: str | None = None) -> list[str]:
+    """Apply what has not been applied, as rag_owner, and return the names; nothing happens when run again.
+
+    MigrationError when an applied file was changed since, or is unknown to this code's history.
+    """
+    with psycopg.connect(url, password=password, autocommit=True) as connection:
+        connection.execute("select pg_advisory_lock(%s)", [_LOCK])
+        connection.execute(_HISTORY)
+        applied: dict[int, str] = dict(connection.execute("select version, digest from schema_migrations").fetchall())
+        return [
+            _apply(connection, version, name, text)
+            for version, name, text in _files()
+            if not _is_applied(applied, version, name, text)
+        ]
+
+
+def ensure_space(url: str, space: EmbeddingSpace, password: str | None = None) -> None:
+    """Make the deployment's embedding space known; nothing happens when it is."""
+    with psycopg.connect(url, password=password, autocommit=True) as connection:
+        connection.execute(
+            "insert into embedding_spaces (model, dimensions) values (%s, %s) on conflict do nothing",
+            [space.model, space.dimensions],
+        )
+
+
+def set_passwords(url: str, passwords: Mapping[str, str], password: str | None = None) -> None:
+    """Give each role its password, hashed here so that none reaches the server or its log."""
+    with psycopg.connect(url, password=password, autocommit=True) as connection:
+        for role, secret in passwords.items():
+            hashed = connection.pgconn.encrypt_password(secret.encode(), role.encode(), b"scram-sha-256")
+            connection.execute(
+                sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(hashed.decode()))
+            )
+
+
+def _files() -> list[tuple[int, str, str]]:
+    entries = (_FILE.match(entry.name) for entry in files("rag").joinpath("sql/migrations").iterdir())
+    found = sorted((int(match[1]), match[0]) for match in entries if match)
+    folder = files("rag").joinpath("sql/migrations")
+    return [(version, name, folder.joinpath(name).read_text(encoding="utf-8")) for version, name in found]
+
+
+def _is_applied(applied: Mapping[int, str], version: int, name: str, text: str) -> bool:
+    if version not in applied:
+        return False
+    if applied[version] != _digest(text):
+        msg = f"{name} was changed after it had been applied: put it back and add a new migration"
+        raise MigrationError(msg)
+    return True
+
+
+def _apply(connection: psycopg.Connection[Any], version: int, name: str, text: str) -> str:
+    with connection.transaction():
+        connection.execute(text.encode())
+        connection.execute(
+            "insert into schema_migrations (version, name, digest) values (%s, %s, %s)", [version, name, _digest(text)]
+        )
+    return name
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,61 @@
+"""What can be set: one frozen model over the environment variables `RAG_*`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+PREFIX = "RAG_"
+
+
+class Settings(BaseModel):
+    """Read once by `rag.wiring`; secrets are named here, never held."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str = Field("local", description="Name of the deployment: local, dev, staging or prod.")
+    database_url: str = Field("", description="PostgreSQL URL of this function's own role, without a password.")
+    database_secret: str = Field("", description="Secret (id or ARN) whose string is the password of that role.")
+    redis_url: str = Field("", description="Redis or Valkey URL without a password; empty: only the in-process cache.")
+    redis_secret: str = Field("", description="Secret whose string is the cache's password; empty: none is sent.")
+    role_secrets: dict[str, str] = Field(
+        default_factory=dict, description="JSON of database role to the secret with its password; for migrate only."
+    )
+    bucket: str = Field("", description="Bucket of the documents; objects are named <tenant>/<collection>/<key>.")
+    queue_url: str = Field("", description="Queue of the bucket's events; for ingest only.")
+    model_url: str = Field("https://api.openai.com/v1", description="Base URL of an OpenAI-compatible model server.")
+    model_secret: str = Field("", description="Secret whose string is the model server's API key; empty: none needed.")
+    embedding_model: str = Field("text-embedding-3-small", description="Model that embeds documents and questions.")
+    embedding_dimensions: int = Field(1536, ge=1, le=4000, description="Width of its vectors.")
+    chat_model: str = Field("gpt-4.1-mini", description="Model that answers from the passages.")
+    tokenizer_path: str = Field("", description="tokenizer.json of the embedding model; empty: tokens are estimated.")
+    batch_size: int = Field(100, ge=1, le=2048, description="Texts per embedding request.")
+    chunk_tokens: int = Field(150, ge=20, le=4000, description="Tokens that a chunk aims at.")
+    chunk_max_tokens: int = Field(250, ge=30, le=8000, description="Tokens that no chunk exceeds, its context included.")
+    max_document_bytes: int = Field(100_000_000, ge=1, description="A larger file is refused as TOO_LARGE.")
+    parse_seconds: float = Field(60, gt=0, description="Wall-clock limit of parsing one document.")
+    parse_memory_mib: int = Field(1024, ge=64, description="Address space of the parsing child, in MiB.")
+    max_receives: int = Field(5, ge=1, description="Deliveries of a queue message, as its redrive policy says.")
+    top_k: int = Field(20, ge=1, le=100, description="Candidates that are kept after fusion.")
+    rerank_top_k: int = Field(10, ge=1, le=100, description="Hits that a search returns and an answer is based on.")
+    min_score: float | None = Field(None, ge=0, le=1, description="Relevance that an answer needs; unset: calibrated.")
+    context_tokens: int = Field(3000, ge=100, description="Tokens of passages in a prompt.")
+    answer_tokens: int = Field(500, ge=16, description="Tokens that an answer may have.")
+    cache_ttl_seconds: int = Field(1800, ge=1, description="How long an answer or embedding stays in the cache.")
+    request_seconds: float = Field(25, gt=0, description="Time for one request when the platform gives more.")
+    upload_seconds: int = Field(900, ge=60, le=3600, description="How long a presigned upload is valid.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log line.")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Take every `RAG_*` variable; an unknown or malformed one is a pydantic.ValidationError that names it."""
+        taken = {name[len(PREFIX) :].lower(): value for name, value in environment.items() if name.startswith(PREFIX)}
+        return cls.model_validate({name: value for name, value in taken.items() if value != ""})
+
+    @field_validator("role_secrets", mode="before")
+    @classmethod
+    def _from_json(cls, value: object) -> object:
+        return json.loads(value) if isinstance(value, str) else value

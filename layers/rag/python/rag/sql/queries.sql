@@ -1,0 +1,233 @@
+-- Every statement that the product runs, by name. Read by rag.store.statements; parameters are always bound.
+
+-- begin_read --
+-- One snapshot for everything a request reads; the tenant is the transaction's own and ends with it.
+begin isolation level repeatable read, read only;
+select set_config('app.tenant', %(tenant)s, true)
+
+-- begin_write --
+begin isolation level read committed;
+select set_config('app.tenant', %(tenant)s, true)
+
+-- collection --
+select id, name, language, space_id, average_length from collections where tenant_id = %(tenant)s and name = %(name)s
+
+-- create_collection --
+-- Nothing happens when it exists; null when the model's embedding space does not.
+insert into collections (tenant_id, name, language, space_id)
+select %(tenant)s, %(name)s, %(language)s, id from embedding_spaces where model = %(model)s and dimensions = %(dimensions)s
+on conflict (tenant_id, name) do nothing
+returning id
+
+-- list_collections --
+select c.name, c.language, c.created_at,
+  coalesce((select sum(s.document_count) from collection_statistics s where s.tenant_id = c.tenant_id and s.collection_id = c.id), 0)::bigint,
+  coalesce((select sum(s.chunk_count) from collection_statistics s where s.tenant_id = c.tenant_id and s.collection_id = c.id), 0)::bigint
+from collections c
+where c.tenant_id = %(tenant)s
+order by c.name
+
+-- tenant_exists --
+select exists (select from tenants where id = %(tenant)s)
+
+-- lexeme_frequencies --
+-- What BM25 needs to weigh a question: how many chunks there are, and in how many of them each of its lexemes stands.
+select
+  coalesce((
+    select sum(chunk_count) from collection_statistics where tenant_id = %(tenant)s and collection_id = %(collection)s
+  ), 0)::bigint,
+  coalesce((
+    select jsonb_object_agg(lexeme, frequency) from (
+      select lexeme, sum(document_frequency) as frequency from lexeme_statistics
+      where tenant_id = %(tenant)s and collection_id = %(collection)s and lexeme = any (%(lexemes)s::int[])
+      group by lexeme
+    ) as frequencies
+  ), '{}')
+
+-- candidates --
+-- The best chunks of each leg, each with its score in both. A leg that was not asked for is planned away, as is a filter that is not set.
+with wanted as (
+  select id from documents
+  where %(filtered)s and tenant_id = %(tenant)s and collection_id = %(collection)s
+    and (%(document_ids)s::uuid[] is null or id = any (%(document_ids)s::uuid[]))
+    and (%(keys)s::text[] is null or key = any (%(keys)s::text[]))
+    and (%(key_prefix)s::text is null or starts_with(key, %(key_prefix)s::text))
+    and (%(media_types)s::text[] is null or media_type = any (%(media_types)s::text[]))
+), dense as (
+  select chunk_id from embeddings
+  where %(dense)s and tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
+    and (not %(filtered)s or document_id in (select id from wanted))
+  order by embedding <=> %(embedding)s::halfvec
+  limit %(limit)s
+), lexical as (
+  select id as chunk_id, lexical <#> %(question)s::sparsevec as negated from chunks
+  where %(lexical)s and tenant_id = %(tenant)s and collection_id = %(collection)s
+    and (not %(filtered)s or document_id in (select id from wanted))
+  order by lexical <#> %(question)s::sparsevec
+  limit %(limit)s
+), found as (
+  select chunk_id from dense
+  union
+  select chunk_id from lexical where negated < 0
+)
+select c.id, c.document_id,
+  case when %(dense)s then 1 - (e.embedding <=> %(embedding)s::halfvec) else 0 end,
+  case when %(lexical)s then -(c.lexical <#> %(question)s::sparsevec) else 0 end
+from found
+join chunks c on c.tenant_id = %(tenant)s and c.id = found.chunk_id
+join embeddings e on e.tenant_id = %(tenant)s and e.space_id = %(space)s and e.chunk_id = found.chunk_id
+
+-- passages --
+select c.id, c.document_id, d.key, d.title, c.page, c.heading, c.position, c.content, c.content_hash
+from chunks c join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id
+where c.tenant_id = %(tenant)s and c.id = any (%(chunks)s::uuid[])
+
+-- documents --
+-- A page of documents in the order of collection and key; the cursor is the last one seen.
+select d.id, c.name, d.key, d.status, d.title, d.media_type, d.version_id, d.size, d.chunk_count,
+  d.error_code, d.error_message, d.created_at, d.updated_at
+from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
+where d.tenant_id = %(tenant)s
+  and (%(collection)s::text is null or c.name = %(collection)s::text)
+  and (%(status)s::text is null or d.status = %(status)s::text)
+  and (%(key)s::text is null or d.key = %(key)s::text)
+  and (%(prefix)s::text is null or starts_with(d.key, %(prefix)s::text))
+  and (%(after_key)s::text is null or (c.name, d.key) > (%(after_collection)s::text, %(after_key)s::text))
+order by c.name, d.key
+limit %(limit)s
+
+-- document --
+select d.id, c.name, d.key, d.status, d.title, d.media_type, d.version_id, d.size, d.chunk_count,
+  d.error_code, d.error_message, d.created_at, d.updated_at
+from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
+where d.tenant_id = %(tenant)s and d.id = %(document)s
+
+-- lock_document --
+-- Held to the end of the transaction: who changes a document decides alone, and looks at the bucket again under the lock.
+select pg_advisory_xact_lock(hashtextextended(%(document)s::text, 0))
+
+-- document_version --
+select version_id, status from documents where tenant_id = %(tenant)s and id = %(document)s
+
+-- announce --
+insert into documents (tenant_id, id, collection_id, key, status)
+values (%(tenant)s, %(document)s, %(collection)s, %(key)s, 'uploaded')
+on conflict do nothing
+
+-- begin_document --
+-- The chunks of the version before keep serving until the new one is ready, failed or gone.
+insert into documents as d (tenant_id, id, collection_id, key, status, version_id, size)
+values (%(tenant)s, %(document)s, %(collection)s, %(key)s, 'processing', %(version)s, %(size)s)
+on conflict (tenant_id, id) do update set
+  status = excluded.status, version_id = excluded.version_id, size = excluded.size,
+  error_code = null, error_message = null, updated_at = now()
+where d.version_id is distinct from excluded.version_id or d.status in ('uploaded', 'processing')
+returning d.id
+
+-- finish_document --
+insert into documents as d (
+  tenant_id, id, collection_id, key, status, version_id, content_hash, size, media_type, title, chunk_count, error_code, error_message
+) values (
+  %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(content_hash)s, %(size)s, %(media_type)s, %(title)s,
+  %(chunk_count)s, %(error_code)s, %(error_message)s
+)
+on conflict (tenant_id, id) do update set
+  status = excluded.status, version_id = excluded.version_id, content_hash = excluded.content_hash, size = excluded.size,
+  media_type = excluded.media_type, title = excluded.title, chunk_count = excluded.chunk_count,
+  error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
+
+-- count_lexemes --
+-- What this document adds to the statistics, less what its version before had added; run before its chunks are replaced.
+insert into lexeme_statistics (tenant_id, collection_id, lexeme, document_frequency)
+select %(tenant)s, %(collection)s, lexeme, sum(change) from (
+  select unnest(lexemes) as lexeme, -1 as change from chunks where tenant_id = %(tenant)s and document_id = %(document)s
+  union all
+  select * from unnest(%(lexemes)s::int[], %(frequencies)s::int[])
+) as changes
+group by lexeme
+having sum(change) <> 0
+
+-- count_chunks --
+insert into collection_statistics (tenant_id, collection_id, document_count, chunk_count, lexeme_count)
+select %(tenant)s, %(collection)s, (%(chunk_count)s > 0)::int - (count(*) > 0)::int, %(chunk_count)s - count(*),
+  %(lexeme_count)s - coalesce(sum(lexeme_count), 0)
+from chunks where tenant_id = %(tenant)s and document_id = %(document)s
+
+-- delete_chunks --
+delete from chunks where tenant_id = %(tenant)s and document_id = %(document)s
+
+-- copy_chunks --
+copy chunks (
+  tenant_id, id, collection_id, document_id, position, page, heading, content, content_hash, tokens, lexical, lexemes, lexeme_count
+) from stdin (format binary)
+
+-- copy_embeddings --
+copy embeddings (tenant_id, space_id, chunk_id, collection_id, document_id, dimensions, embedding) from stdin (format binary)
+
+-- known_embeddings --
+-- Vectors already paid for: of the document's version before, and of an attempt that did not end.
+select c.content_hash, e.embedding from chunks c
+join embeddings e on e.tenant_id = c.tenant_id and e.space_id = %(space)s and e.chunk_id = c.id
+where c.tenant_id = %(tenant)s and c.document_id = %(document)s
+union all
+select content_hash, embedding from pending_embeddings
+where tenant_id = %(tenant)s and document_id = %(document)s and space_id = %(space)s
+
+-- keep_embedding --
+insert into pending_embeddings (tenant_id, document_id, space_id, content_hash, embedding)
+values (%(tenant)s, %(document)s, %(space)s, %(content_hash)s, %(embedding)s)
+on conflict do nothing
+
+-- drop_pending --
+delete from pending_embeddings where tenant_id = %(tenant)s and document_id = %(document)s
+
+-- delete_document --
+delete from documents where tenant_id = %(tenant)s and id = %(document)s
+
+-- next_generation --
+update collections set generation = generation + 1 where tenant_id = %(tenant)s and id = %(collection)s
+
+-- record_ingestion --
+insert into ingestions (tenant_id, document_id, collection_id, key, version_id, outcome, error_code, chunk_count, embedded_count, started_at)
+values (%(tenant)s, %(document)s, %(collection)s, %(key)s, %(version)s, %(outcome)s, %(error_code)s, %(chunk_count)s, %(embedded_count)s, %(started_at)s)
+
+-- unrolled_statistics --
+select count(*) from collection_statistics where tenant_id = %(tenant)s and collection_id = %(collection)s
+
+-- lock_roll_up --
+-- One at a time per collection; whoever comes second has nothing to do.
+select pg_try_advisory_xact_lock(hashtextextended('roll up ' || %(collection)s::text, 0))
+
+-- roll_up_lexemes --
+with taken as (
+  delete from lexeme_statistics s
+  where s.tenant_id = %(tenant)s and s.collection_id = %(collection)s and s.lexeme in (
+    select lexeme from lexeme_statistics where tenant_id = %(tenant)s and collection_id = %(collection)s
+    group by lexeme having count(*) > 8 or sum(document_frequency) = 0
+  )
+  returning s.lexeme, s.document_frequency
+)
+insert into lexeme_statistics (tenant_id, collection_id, lexeme, document_frequency)
+select %(tenant)s, %(collection)s, lexeme, sum(document_frequency) from taken group by lexeme having sum(document_frequency) <> 0
+
+-- roll_up_chunks --
+with taken as (
+  delete from collection_statistics where tenant_id = %(tenant)s and collection_id = %(collection)s
+  returning document_count, chunk_count, lexeme_count
+)
+insert into collection_statistics (tenant_id, collection_id, document_count, chunk_count, lexeme_count)
+select %(tenant)s, %(collection)s, coalesce(sum(document_count), 0), coalesce(sum(chunk_count), 0), coalesce(sum(lexeme_count), 0) from taken
+
+-- api_key --
+-- The only read across tenants, by the authorizer's role, which can read nothing else.
+select tenant_id, digest, role from api_keys
+where id = %(key_id)s and revoked_at is null and (expires_at is null or expires_at > now())
+
+-- create_tenant --
+insert into tenants (name) values (%(name)s) on conflict (name) do nothing returning id
+
+-- create_api_key --
+insert into api_keys (tenant_id, id, digest, role, name) values (%(tenant)s, %(key_id)s, %(digest)s, %(role)s, %(name)s)
+
+-- alive --
+select current_setting('server_version'), (select extversion from pg_extension where extname = 'vector')

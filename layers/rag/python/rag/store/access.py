@@ -1,0 +1,56 @@
+"""Tenants and their API keys."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rag import keys
+from rag.errors import InvalidRequestError, NotAuthorizedError
+from rag.store.database import Database, Transaction
+from rag.types import Caller, Role
+
+if TYPE_CHECKING:
+    import uuid
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStore:
+    """Reads as the role rag_authorize, which can read this one table and nothing else."""
+
+    database: Database
+
+    def caller(self, key: str) -> Caller:
+        """Return whose key it is; NotAuthorizedError when it is malformed, unknown, expired or revoked."""
+        key_id, digest = keys.parse(key)
+        for tenant_id, stored, role in self.database.query("api_key", key_id=key_id):
+            if hmac.compare_digest(stored, digest):
+                return Caller(tenant_id, f"key:{key_id}", role)
+        msg = "the API key is not valid"
+        raise NotAuthorizedError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantStore:
+    """Writes as the role rag_admin."""
+
+    database: Database
+
+    def create(self, name: str, role: Role = "admin") -> tuple[uuid.UUID, str]:
+        """Make a tenant with its first key and return both; the key is shown this once.
+
+        InvalidRequestError when the name is taken.
+        """
+        rows = self.database.query("create_tenant", name=name)
+        if not rows:
+            msg = f"there is a tenant named {name!r} already"
+            raise InvalidRequestError(msg)
+        tenant_id = rows[0][0]
+        key, key_id, digest = keys.new()
+
+        def work(transaction: Transaction) -> None:
+            transaction.run("create_api_key", key_id=key_id, digest=digest, role=role, name="first")
+
+        self.database.write(tenant_id, work)
+        return tenant_id, key

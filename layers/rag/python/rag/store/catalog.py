@@ -1,0 +1,79 @@
+"""Which collections and documents there are, and in what state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from rag.errors import NotFoundError, UnavailableError
+from rag.store.database import Database, EmbeddingSpace, Transaction
+from rag.types import Collection, CollectionSummary, Document, DocumentQuery
+
+if TYPE_CHECKING:
+    import uuid
+
+DEFAULT_LANGUAGE = "english"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Reads (and makes collections) as the role rag_query."""
+
+    database: Database
+    space: EmbeddingSpace
+
+    def documents(self, tenant_id: uuid.UUID, query: DocumentQuery) -> list[Document]:
+        """Return a page of documents, ordered by collection and key, after the one that the query names."""
+
+        def work(transaction: Transaction) -> list[Document]:
+            rows = transaction.rows(
+                "documents",
+                collection=query.collection,
+                status=query.status,
+                key=query.key,
+                prefix=query.prefix,
+                after_collection=query.after[0] if query.after else None,
+                after_key=query.after[1] if query.after else None,
+                limit=query.limit,
+            )
+            return [Document(*row) for row in rows]
+
+        return self.database.read(tenant_id, work)
+
+    def document(self, tenant_id: uuid.UUID, document_id: uuid.UUID) -> Document:
+        """Return one document; NotFoundError for an absent and for a foreign one alike."""
+        rows = self.database.read(tenant_id, lambda transaction: transaction.rows("document", document=document_id))
+        if not rows:
+            msg = f"there is no document {document_id}"
+            raise NotFoundError(msg)
+        return Document(*rows[0])
+
+    def collections(self, tenant_id: uuid.UUID) -> list[CollectionSummary]:
+        rows = self.database.read(tenant_id, lambda transaction: transaction.rows("list_collections"))
+        return [CollectionSummary(*row) for row in rows]
+
+    def create_collection(self, tenant_id: uuid.UUID, name: str, language: str) -> tuple[Collection, bool]:
+        """Return the collection of that name, and whether it is new; its language is the one it was made with."""
+
+        def work(transaction: Transaction) -> tuple[Collection, bool]:
+            new = create_collection(transaction, self.space, name, language)
+            return Collection(*transaction.rows("collection", name=name)[0]), new
+
+        return self.database.write(tenant_id, work)
+
+
+def create_collection(transaction: Transaction, space: EmbeddingSpace, name: str, language: str) -> bool:
+    """Make a collection in the deployment's embedding space; False when there is one of that name."""
+    try:
+        new = transaction.rows(
+            "create_collection", name=name, language=language, model=space.model, dimensions=space.dimensions
+        )
+    except psycopg.errors.ForeignKeyViolation as error:
+        msg = f"there is no tenant {transaction.tenant_id}"
+        raise NotFoundError(msg) from error
+    if not new and not transaction.rows("collection", name=name):
+        msg = f"the embedding space {space.model} ({space.dimensions}) is not set up: run the migrate function"
+        raise UnavailableError(msg)
+    return bool(new)

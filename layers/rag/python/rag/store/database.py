@@ -1,0 +1,164 @@
+"""One connection per execution environment, and the one way to be inside a transaction of a tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from pgvector import HalfVector, SparseVector
+from pgvector.psycopg.halfvec import HalfVectorBinaryDumper
+from pgvector.psycopg.sparsevec import SparseVectorBinaryDumper
+from psycopg.pq import TransactionStatus
+
+from rag.errors import UnavailableError
+from rag.store.statements import statement
+
+if TYPE_CHECKING:
+    import uuid
+
+Row = tuple[Any, ...]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSpace:
+    """Which model makes this deployment's vectors, and their width."""
+
+    model: str
+    dimensions: int
+
+
+class Transaction:
+    """What a piece of work may do inside its tenant's transaction."""
+
+    def __init__(self, connection: psycopg.Connection[Row], tenant_id: uuid.UUID) -> None:
+        self.connection = connection
+        self.tenant_id = tenant_id
+
+    def rows(self, name: str, /, *, binary: bool = False, **parameters: object) -> list[Row]:
+        """Run the named statement and return all its rows."""
+        with self.connection.cursor(binary=binary) as cursor:
+            return cursor.execute(statement(name), {"tenant": self.tenant_id, **parameters}).fetchall()
+
+    def run(self, name: str, /, **parameters: object) -> None:
+        """Run the named statement, which returns nothing that matters."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement(name), {"tenant": self.tenant_id, **parameters})
+
+    def run_many(self, name: str, rows: list[dict[str, object]]) -> None:
+        """Run the named statement once per row, in one round trip."""
+        with self.connection.cursor() as cursor:
+            cursor.executemany(statement(name), [{"tenant": self.tenant_id, **row} for row in rows])
+
+
+class Database:
+    """A connection that is made on first use, kept between invocations and made again when it was lost.
+
+    No prepared statements (RDS Proxy would pin the session, and a generic plan would miss partial indexes), no session
+    state: what a transaction needs is set inside it.
+    """
+
+    def __init__(self, url: str, password: Callable[[], str]) -> None:
+        self._url = url
+        self._password = password
+        self._connection: psycopg.Connection[Row] | None = None
+
+    def read(self, tenant_id: uuid.UUID, work: Callable[[Transaction], T]) -> T:
+        """Return `work`'s result from one snapshot; a lost connection is made again once, then UnavailableError."""
+        return self._once_more(lambda: self._inside("begin_read", tenant_id, work))
+
+    def write(self, tenant_id: uuid.UUID, work: Callable[[Transaction], T]) -> T:
+        """Return `work`'s result after its commit.
+
+        `work` must be repeatable: when the connection is lost it runs once more, and whether the first run was
+        committed is then unknown.
+        """
+        return self._once_more(lambda: self._inside("begin_write", tenant_id, work))
+
+    def query(self, name: str, /, **parameters: object) -> list[Row]:
+        """Run one statement outside any tenant, in its own transaction."""
+
+
+        def attempt() -> list[Row]:
+            try:
+                return self._open().execute(statement(name), parameters).fetchall()
+            except psycopg.OperationalError as error:
+                raise _unavailable(error) from error
+
+        return self._once_more(attempt)
+
+    def alive(self) -> bool:
+        """Whether the database answers now."""
+        try:
+            return bool(self.query("alive"))
+        except UnavailableError:
+            return False
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _once_more(self, attempt: Callable[[], T]) -> T:
+        try:
+            return attempt()
+        except UnavailableError:
+            self.close()
+            return attempt()
+
+    def _inside(self, begin: str, tenant_id: uuid.UUID, work: Callable[[Transaction], T]) -> T:
+        connection = self._open()
+        try:
+            # Client-side binding sends both statements in one round trip.
+            psycopg.ClientCursor(connection).execute(statement(begin), {"tenant": str(tenant_id)})
+            result = work(Transaction(connection, tenant_id))
+            connection.execute("commit")
+        except psycopg.OperationalError as error:
+            self.close()
+            raise _unavailable(error) from error
+        finally:
+            self._leave(connection)
+        return result
+
+    def _leave(self, connection: psycopg.Connection[Row]) -> None:
+        """End a transaction that an exception left open; a connection that can't is dropped."""
+        if connection.closed or connection.info.transaction_status == TransactionStatus.IDLE:
+            return
+        try:
+            connection.execute("rollback")
+        except psycopg.Error:
+            self.close()
+
+    def _open(self) -> psycopg.Connection[Row]:
+        if self._connection is None or self._connection.closed:
+            try:
+                self._connection = connect(self._url, self._password() or None)
+            except psycopg.OperationalError as error:
+                raise _unavailable(error) from error
+        return self._connection
+
+
+def connect(url: str, password: str | None = None) -> psycopg.Connection[Row]:
+    """Connect in autocommit mode, with vectors sent in binary."""
+    connection = psycopg.connect(
+        url,
+        password=password,
+        autocommit=True,
+        prepare_threshold=None,
+        connect_timeout=5,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=20_000,
+        application_name="rag",
+    )
+    # Without an oid the server takes the type from the cast or the column, so that no catalogue query is needed.
+    connection.adapters.register_dumper(HalfVector, HalfVectorBinaryDumper)
+    connection.adapters.register_dumper(SparseVector, SparseVectorBinaryDumper)
+    return connection
+
+
+def _unavailable(error: psycopg.OperationalError) -> UnavailableError:
+    return UnavailableError(f"the database is not available: {type(error).__name__}", retry_after_seconds=1)

@@ -1,0 +1,260 @@
+"""What ingest writes: a document's state, and all its chunks at once."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pgvector import HalfVector
+from psycopg.types.numeric import Int2, Int4, Int8
+
+from rag.store.catalog import DEFAULT_LANGUAGE, create_collection
+from rag.store.database import Database, EmbeddingSpace, Transaction
+from rag.store.search import sparse
+from rag.store.statements import statement
+from rag.types import Collection, DocumentContent, IndexedChunk, Ingestion, Location, ObjectVersion, Vector
+
+if TYPE_CHECKING:
+    import uuid
+
+# Rows of statistics a collection may gather before they are added up.
+ROLL_UP_AFTER = 64
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStore:
+    """Writes as the role rag_ingest."""
+
+    database: Database
+    space: EmbeddingSpace
+
+    def collection(self, location: Location, *, create: bool) -> Collection | None:
+        """Return the collection of a document; made for its first document if so wished.
+
+        NotFoundError when there is no such tenant to make it for.
+        """
+
+        def work(transaction: Transaction) -> Collection | None:
+            rows = transaction.rows("collection", name=location.collection)
+            if not rows and create:
+                create_collection(transaction, self.space, location.collection, DEFAULT_LANGUAGE)
+                rows = transaction.rows("collection", name=location.collection)
+            return Collection(*rows[0]) if rows else None
+
+        return self.database.write(location.tenant_id, work)
+
+    def announce(self, location: Location, collection: Collection) -> None:
+        """Make a document visible that waits for its turn."""
+        self.database.write(
+            location.tenant_id,
+            lambda transaction: transaction.run(
+                "announce", document=location.document_id, collection=collection.id, key=location.key
+            ),
+        )
+
+    def begin(self, location: Location, collection: Collection, version: ObjectVersion) -> bool:
+        """Mark the document as being processed; False when this very version is ready or failed already."""
+
+        def work(transaction: Transaction) -> bool:
+            rows = transaction.rows(
+                "begin_document",
+                document=location.document_id,
+                collection=collection.id,
+                key=location.key,
+                version=version.version_id,
+                size=version.size,
+            )
+            return bool(rows)
+
+        return self.database.write(location.tenant_id, work)
+
+    def known_embeddings(self, location: Location, collection: Collection) -> dict[bytes, Vector]:
+        """Content hash → vector, of the version before and of an attempt that was cut short."""
+
+        def work(transaction: Transaction) -> dict[bytes, Vector]:
+            rows = transaction.rows("known_embeddings", document=location.document_id, space=collection.space_id)
+            return {content_hash: _vector(text) for content_hash, text in rows}
+
+        return self.database.read(location.tenant_id, work)
+
+    def keep_embeddings(self, location: Location, collection: Collection, vectors: Mapping[bytes, Vector]) -> None:
+        """Checkpoint vectors of a document that is not complete yet."""
+        rows: list[dict[str, object]] = [
+            {
+                "document": location.document_id,
+                "space": collection.space_id,
+                "content_hash": content_hash,
+                "embedding": HalfVector(vector.tolist()),
+            }
+            for content_hash, vector in vectors.items()
+        ]
+        self.database.write(location.tenant_id, lambda transaction: transaction.run_many("keep_embedding", rows))
+
+    def replace(
+        self,
+        location: Location,
+        collection: Collection,
+        content: DocumentContent,
+        ingestion: Ingestion,
+        *,
+        unchanged: Callable[[], bool],
+    ) -> bool:
+        """Put the document's chunks, or its failure, in the place of whatever was there, in one transaction.
+
+        `unchanged` is asked under the document's lock whether the bucket still holds this version; False when it does
+        not, and nothing is written then.
+        """
+
+        def work(transaction: Transaction) -> bool:
+            transaction.run("lock_document", document=location.document_id)
+            if not unchanged():
+                return False
+            _count(transaction, location, collection, content.chunks)
+            transaction.run("delete_chunks", document=location.document_id)
+            _finish(transaction, location, collection, content, ingestion)
+            _copy_chunks(transaction, location, collection, content.chunks)
+            _copy_embeddings(transaction, location, collection, self.space, content.chunks)
+            _record(transaction, location, collection, ingestion)
+            return True
+
+        return self.database.write(location.tenant_id, work)
+
+    def forget(self, location: Location, collection: Collection, ingestion: Ingestion, *, unchanged: Callable[[], bool]) -> bool:
+        """Remove all that is held of a document; False when `unchanged` says that the bucket has it again."""
+
+        def work(transaction: Transaction) -> bool:
+            transaction.run("lock_document", document=location.document_id)
+            if not unchanged():
+                return False
+            if transaction.rows("document_version", document=location.document_id):
+                _count(transaction, location, collection, ())
+                transaction.run("delete_document", document=location.document_id)
+                _record(transaction, location, collection, ingestion)
+            return True
+
+        return self.database.write(location.tenant_id, work)
+
+    def roll_up(self, tenant_id: uuid.UUID, collection: Collection) -> None:
+        """Add up the statistics' rows when there are many; their sums, and so every score, stay the same."""
+
+        def work(transaction: Transaction) -> None:
+            [(waiting,)] = transaction.rows("unrolled_statistics", collection=collection.id)
+            if waiting <= ROLL_UP_AFTER:
+                return
+            [(alone,)] = transaction.rows("lock_roll_up", collection=collection.id)
+            if alone:
+                transaction.run("roll_up_lexemes", collection=collection.id)
+                transaction.run("roll_up_chunks", collection=collection.id)
+
+        self.database.write(tenant_id, work)
+
+
+def _vector(text: str) -> Vector:
+    return array("f", HalfVector.from_text(text).to_list())
+
+
+def _count(transaction: Transaction, location: Location, collection: Collection, chunks: Sequence[IndexedChunk]) -> None:
+    frequencies: dict[int, int] = {}
+    for chunk in chunks:
+        for lexeme in chunk.lexemes:
+            frequencies[lexeme] = frequencies.get(lexeme, 0) + 1
+    place = {"document": location.document_id, "collection": collection.id}
+    transaction.run("count_lexemes", **place, lexemes=list(frequencies), frequencies=list(frequencies.values()))
+    transaction.run(
+        "count_chunks", **place, chunk_count=len(chunks), lexeme_count=sum(chunk.lexeme_count for chunk in chunks)
+    )
+
+
+def _finish(
+    transaction: Transaction,
+    location: Location,
+    collection: Collection,
+    content: DocumentContent,
+    ingestion: Ingestion,
+) -> None:
+    transaction.run(
+        "finish_document",
+        document=location.document_id,
+        collection=collection.id,
+        key=location.key,
+        status=ingestion.outcome,
+        version=content.version.version_id,
+        content_hash=content.content_hash,
+        size=content.version.size,
+        media_type=content.media_type,
+        title=content.title,
+        chunk_count=len(content.chunks),
+        error_code=ingestion.error_code,
+        error_message=ingestion.error_message,
+    )
+
+
+def _record(transaction: Transaction, location: Location, collection: Collection, ingestion: Ingestion) -> None:
+    transaction.run("drop_pending", document=location.document_id)
+    transaction.run(
+        "record_ingestion",
+        document=location.document_id,
+        collection=collection.id,
+        key=location.key,
+        version=ingestion.version_id,
+        outcome=ingestion.outcome,
+        error_code=ingestion.error_code,
+        chunk_count=ingestion.chunk_count,
+        embedded_count=ingestion.embedded_count,
+        started_at=ingestion.started_at,
+    )
+    # Last, because every ingest of the collection waits for this row until the commit.
+    transaction.run("next_generation", collection=collection.id)
+
+
+def _copy_chunks(
+    transaction: Transaction, location: Location, collection: Collection, chunks: Sequence[IndexedChunk]
+) -> None:
+    if not chunks:
+        return
+    with transaction.connection.cursor() as cursor, cursor.copy(statement("copy_chunks")) as copy:
+        for indexed in chunks:
+            chunk = indexed.chunk
+            copy.write_row(
+                (
+                    location.tenant_id,
+                    indexed.id,
+                    Int8(collection.id),
+                    location.document_id,
+                    Int4(chunk.position),
+                    None if chunk.page is None else Int4(chunk.page),
+                    chunk.heading,
+                    chunk.content,
+                    chunk.content_hash,
+                    Int4(chunk.tokens),
+                    sparse(indexed.lexical),
+                    [Int4(lexeme) for lexeme in indexed.lexemes],
+                    Int4(indexed.lexeme_count),
+                )
+            )
+
+
+def _copy_embeddings(
+    transaction: Transaction,
+    location: Location,
+    collection: Collection,
+    space: EmbeddingSpace,
+    chunks: Sequence[IndexedChunk],
+) -> None:
+    if not chunks:
+        return
+    with transaction.connection.cursor() as cursor, cursor.copy(statement("copy_embeddings")) as copy:
+        for indexed in chunks:
+            copy.write_row(
+                (
+                    location.tenant_id,
+                    Int2(collection.space_id),
+                    indexed.id,
+                    Int8(collection.id),
+                    location.document_id,
+                    Int2(space.dimensions),
+                    HalfVector(indexed.embedding.tolist()),
+                )
+            )

@@ -1,0 +1,153 @@
+"""What a question reads: both legs and the passages' text, from one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pgvector import HalfVector, SparseVector
+
+from rag.errors import NotFoundError
+from rag.types import Candidate, Collection, Hit, Mode
+
+if TYPE_CHECKING:
+    import uuid
+
+    from rag.store.database import Database, Transaction
+    from rag.types import Filters, Vector
+
+CANDIDATES_PER_LEG = 100
+LEXEMES = 1_000_000_000  # the widest sparsevec there is
+
+# (candidates) → the best of them with their scores, best first.
+Ranking = Callable[[Sequence[Candidate]], Sequence[tuple[Candidate, float]]]
+# (collection, chunk count) → what the lexical leg needs to ask and to answer.
+Weighing = Callable[[Mapping[int, int], int], Mapping[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchStore:
+    """Reads as the role rag_query, which can write neither documents nor chunks."""
+
+    database: Database
+
+    def search(
+        self,
+        tenant_id: uuid.UUID,
+        collection: str,
+        *,
+        embedding: Vector | None,
+        lexemes: Callable[[str], Sequence[int]],
+        weigh: Weighing,
+        rank: Ranking,
+        mode: Mode,
+        filters: Filters,
+    ) -> tuple[list[Hit], int]:
+        """Return hits best first, and how many chunks the collection holds.
+
+        `lexemes` gets the collection's language, `weigh` each lexeme's chunk frequency and the number of chunks.
+        NotFoundError when there is no such collection.
+        """
+
+        def work(transaction: Transaction) -> tuple[list[Hit], int]:
+            place = _collection(transaction, collection)
+            wanted = lexemes(place.language) if mode != "dense" else []
+            chunk_count, frequencies = _frequencies(transaction, place, wanted)
+            question = weigh(frequencies, chunk_count)
+            candidates = _candidates(transaction, place, embedding, question, mode, filters)
+            return _passages(transaction, place, rank(candidates)), chunk_count
+
+        return self.database.read(tenant_id, work)
+
+
+def _collection(transaction: Transaction, name: str) -> Collection:
+    rows = transaction.rows("collection", name=name)
+    if not rows:
+        msg = f"there is no collection {name!r}"
+        raise NotFoundError(msg)
+    identity, name, language, space_id, average_length = rows[0]
+    return Collection(identity, name, language, space_id, average_length)
+
+
+def _frequencies(
+    transaction: Transaction, collection: Collection, lexemes: Sequence[int]
+) -> tuple[int, dict[int, int]]:
+    [(chunk_count, frequencies)] = transaction.rows(
+        "lexeme_frequencies", collection=collection.id, lexemes=list(lexemes)
+    )
+    return chunk_count, {int(lexeme): count for lexeme, count in frequencies.items()}
+
+
+def _candidates(
+    transaction: Transaction,
+    collection: Collection,
+    embedding: Vector | None,
+    question: Mapping[int, float],
+    mode: Mode,
+    filters: Filters,
+) -> list[Candidate]:
+    rows = transaction.rows(
+        "candidates",
+        binary=True,
+        collection=collection.id,
+        space=collection.space_id,
+        dense=embedding is not None and mode != "lexical",
+        lexical=bool(question) and mode != "dense",
+        embedding=HalfVector(embedding.tolist()) if embedding is not None else None,
+        question=sparse(question),
+        filtered=filters.any,
+        document_ids=filters.document_ids,
+        keys=filters.keys,
+        key_prefix=filters.key_prefix,
+        media_types=filters.media_types,
+        limit=CANDIDATES_PER_LEG,
+    )
+    return [Candidate(*row) for row in rows]
+
+
+def _passages(transaction: Transaction, collection: Collection, ranked: Sequence[tuple[Candidate, float]]) -> list[Hit]:
+    if not ranked:
+        return []
+    rows = transaction.rows("passages", binary=True, chunks=[candidate.chunk_id for candidate, _ in ranked])
+    found = {row[0]: row[1:] for row in rows}
+    return [
+        _hit(candidate, score, collection.name, *found[candidate.chunk_id])
+        for candidate, score in ranked
+        if candidate.chunk_id in found
+    ]
+
+
+def _hit(  # one argument per column
+    candidate: Candidate,
+    score: float,
+    collection: str,
+    document_id: uuid.UUID,
+    key: str,
+    title: str | None,
+    page: int | None,
+    heading: str | None,
+    position: int,
+    content: str,
+    content_hash: bytes,
+) -> Hit:
+    return Hit(
+        chunk_id=candidate.chunk_id,
+        document_id=document_id,
+        collection=collection,
+        key=key,
+        title=title,
+        page=page,
+        heading=heading,
+        position=position,
+        content=content,
+        content_hash=content_hash,
+        score=score,
+        cosine=candidate.cosine,
+        bm25=candidate.bm25,
+    )
+
+
+def sparse(weights: Mapping[int, float]) -> SparseVector:
+    """Lexeme id (1 … 10⁹) → weight, as pgvector has it; its own indices begin at 0 here and at 1 in SQL."""
+    return SparseVector({lexeme - 1: weight for lexeme, weight in weights.items()}, LEXEMES)

@@ -1,0 +1,23 @@
+"""Logs and metrics: one logger, one metrics namespace; handlers use them, the rest of the product returns what happened."""
+
+from __future__ import annotations
+
+import os
+
+from aws_lambda_powertools import Logger, Metrics
+
+NAMESPACE = "Rag"
+
+
+def logger() -> Logger:
+    """JSON lines with the request id; `RAG_LOG_LEVEL` says how much."""
+    return Logger(service=_function(), level=os.environ.get("RAG_LOG_LEVEL", "INFO"))
+
+
+def metrics() -> Metrics:
+    """CloudWatch embedded metric format, on standard output."""
+    return Metrics(namespace=NAMESPACE, service=_function())
+
+
+def _function() -> str:
+    return os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "rag")

@@ -1,0 +1,134 @@
+"""The composition root: builds each edge from the settings, once per execution environment and when first needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag.settings import Settings
+
+if TYPE_CHECKING:
+    from rag.bucket import Bucket
+    from rag.cache import Cache
+    from rag.llm import LLM
+    from rag.parser import Parser
+    from rag.queue import Queue
+    from rag.store.access import KeyStore, TenantStore
+    from rag.store.catalog import Catalog
+    from rag.store.database import Database, EmbeddingSpace
+    from rag.store.index import IndexStore
+    from rag.store.search import SearchStore
+
+
+@cache
+def settings() -> Settings:
+    return Settings.from_environment(os.environ)
+
+
+def secret(name: str) -> str:
+    """Return the string of a secret, or nothing where none is named."""
+    from rag.secrets import Secrets  # noqa: PLC0415 (every edge below is imported where it is built)
+
+    return Secrets.from_environment().get(name) if name else ""
+
+
+def embedding_space() -> EmbeddingSpace:
+    from rag.store.database import EmbeddingSpace  # noqa: PLC0415
+
+    return EmbeddingSpace(settings().embedding_model, settings().embedding_dimensions)
+
+
+@cache
+def database() -> Database:
+    from rag.store.database import Database  # noqa: PLC0415
+
+    return Database(settings().database_url, lambda: secret(settings().database_secret))
+
+
+@cache
+def search_store() -> SearchStore:
+    from rag.store.search import SearchStore  # noqa: PLC0415
+
+    return SearchStore(database())
+
+
+@cache
+def index_store() -> IndexStore:
+    from rag.store.index import IndexStore  # noqa: PLC0415
+
+    return IndexStore(database(), embedding_space())
+
+
+@cache
+def catalog() -> Catalog:
+    from rag.store.catalog import Catalog  # noqa: PLC0415
+
+    return Catalog(database(), embedding_space())
+
+
+@cache
+def key_store() -> KeyStore:
+    from rag.store.access import KeyStore  # noqa: PLC0415
+
+    return KeyStore(database())
+
+
+@cache
+def tenant_store() -> TenantStore:
+    from rag.store.access import TenantStore  # noqa: PLC0415
+
+    return TenantStore(database())
+
+
+@cache
+def llm() -> LLM:
+    from rag.llm import LLM  # noqa: PLC0415
+
+    return LLM(
+        settings().model_url,
+        lambda: secret(settings().model_secret),
+        embedding_model=settings().embedding_model,
+        dimensions=settings().embedding_dimensions,
+        chat_model=settings().chat_model,
+        answer_tokens=settings().answer_tokens,
+    )
+
+
+@cache
+def answer_cache() -> Cache:
+    from rag.cache import Cache  # noqa: PLC0415
+
+    return Cache(
+        settings().redis_url, lambda: secret(settings().redis_secret), ttl_seconds=settings().cache_ttl_seconds
+    )
+
+
+@cache
+def bucket() -> Bucket:
+    from rag.bucket import Bucket  # noqa: PLC0415
+
+    return Bucket(settings().bucket)
+
+
+@cache
+def queue() -> Queue:
+    from rag.queue import Queue  # noqa: PLC0415
+
+    return Queue(settings().queue_url)
+
+
+@cache
+def parser() -> Parser:
+    from rag.parser import Parser  # noqa: PLC0415
+
+    return Parser(wall_seconds=settings().parse_seconds, memory_mib=settings().parse_memory_mib)
+
+
+@cache
+def count_tokens() -> Callable[[Sequence[str]], list[int]]:
+    from rag.tokens import tokenizer  # noqa: PLC0415
+
+    return tokenizer(Path(settings().tokenizer_path) if settings().tokenizer_path else None)

@@ -1,0 +1,125 @@
+"""The servers that tests share: one PostgreSQL and one Valkey a session, a database of its own for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import psycopg
+
+    from local.postgres import Postgres
+    from local.valkey import Valkey
+
+_OWNER = "rag_owner"
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class MigratedDatabase:
+    """A database with the project's schema, and the passwords of its roles."""
+
+    server: Postgres
+    name: str
+    passwords: Mapping[str, str]
+
+    def url(self, role: str) -> str:
+        """Without the password, as RAG_DATABASE_URL is."""
+        return self.server.dsn(role, self.name)
+
+    def dsn(self, role: str) -> str:
+        """With the password."""
+        return self.server.dsn(role, self.name, self.passwords[role])
+
+    def superuser_dsn(self) -> str:
+        """For looking behind row-level security."""
+        return self.server.dsn(database=self.name)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The documents and retrieval sets; a clone without them skips what reads them."""
+    folder = Path(os.environ.get("RAG_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"there is no {folder}: the test documents are not part of the repository (set RAG_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    from local.postgres import Postgres
+
+    directory = tmp_path_factory.mktemp("servers") / "postgres"
+    server = Postgres(directory, durable=False)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: Postgres) -> MigratedDatabase:
+    """Migrated once; nothing may stay connected to it, or it cannot be cloned."""
+    from rag import migrations
+
+    template = MigratedDatabase(postgres, "rag_template", {_OWNER: secrets.token_urlsafe(12)})
+    postgres.create_database(template.name, owner=_OWNER, password=template.passwords[_OWNER])
+    migrations.migrate(template.dsn(_OWNER))
+    passwords = {role: secrets.token_urlsafe(12) for role in _login_roles(template)}
+    migrations.set_passwords(template.dsn(_OWNER), passwords)
+    return MigratedDatabase(postgres, template.name, {**template.passwords, **passwords})
+
+
+@pytest.fixture
+def database(template_database: MigratedDatabase) -> Iterator[MigratedDatabase]:
+    """A fresh clone of the migrated database, gone after the test."""
+    server, name = template_database.server, f"rag_test_{next(_numbers)}"
+    _administer(server, f"create database {name} template {template_database.name} owner {_OWNER}")
+    yield MigratedDatabase(server, name, template_database.passwords)
+    _administer(server, f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    from local.valkey import Valkey
+
+    server = Valkey(tmp_path_factory.mktemp("servers") / "valkey")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey(valkey_server: Valkey) -> Valkey:
+    """The session's server, emptied."""
+    import redis
+
+    with redis.Redis.from_url(valkey_server.url) as client:
+        client.flushall()
+    return valkey_server
+
+
+def _login_roles(database: MigratedDatabase) -> list[str]:
+    query = "select rolname from pg_roles where rolcanlogin and rolname like 'rag\\_%%' and rolname <> %s"
+    with _connect(database.superuser_dsn()) as connection:
+        return [role for (role,) in connection.execute(query, [_OWNER])]
+
+
+def _administer(server: Postgres, statement: str) -> None:
+    with _connect(server.dsn()) as connection:
+        connection.execute(statement.encode())
+
+
+def _connect(dsn: str) -> psycopg.Connection[Any]:
+    import psycopg
+
+    return psycopg.connect(dsn, autocommit=True)

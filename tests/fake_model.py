@@ -1,0 +1,135 @@
+"""A model server that speaks OpenAI's protocol and misbehaves as told."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
+
+
+class FakeModel:
+    """`script` replies in order, then `default` for ever; `requests` are the bodies it got."""
+
+    def __init__(self, dimensions: int = 4) -> None:
+        self.dimensions = dimensions
+        self.requests: list[dict[str, Any]] = []
+        self.script: list[Reply] = []
+        self.says = "A plain sentence [1]."
+        self.url = ""
+
+    def reply(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        self.requests.append(body)
+        if self.script:
+            self.script.pop(0)(handler, body)
+        elif "input" in body:
+            send_json(handler, embeddings([unit(text, self.dimensions) for text in body["input"]]))
+        else:
+            send_json(handler, chat(self.says))
+
+
+def unit(text: str, dimensions: int) -> list[float]:
+    """A vector that depends on the text alone."""
+    return [1.0 + (sum(text.encode()) * (n + 1)) % 7 for n in range(dimensions)]
+
+
+def embeddings(vectors: list[list[float]], order: list[int] | None = None) -> dict[str, Any]:
+    data = [
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode(),
+        }
+        for index, vector in enumerate(vectors)
+    ]
+    return {
+        "object": "list",
+        "data": [data[n] for n in order] if order else data,
+        "model": "fake",
+        "usage": {"prompt_tokens": 1, "total_tokens": 1},
+    }
+
+
+def chat(text: str | None) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text}
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "fake",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+    }
+
+
+def send_json(handler: BaseHTTPRequestHandler, body: Any, status: int = 200, **headers: str) -> None:
+    send(handler, json.dumps(body).encode(), status, "application/json", **headers)
+
+
+def send(handler: BaseHTTPRequestHandler, body: bytes, status: int, media_type: str, **headers: str) -> None:
+    handler.send_response(status)
+    handler.send_header("Content-Type", media_type)
+    handler.send_header("Content-Length", str(len(body)))
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def status(code: int, **headers: str) -> Reply:
+    return lambda handler, _: send_json(handler, {"error": {"message": "scripted"}}, code, **headers)
+
+
+def drip(seconds: float) -> Reply:
+    """One byte at a time, each in time for a client that only bounds single reads."""
+
+    def reply(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Length", "100000")
+        handler.end_headers()
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                handler.wfile.write(b" ")
+                handler.wfile.flush()
+            except OSError:
+                return
+            time.sleep(0.05)
+
+    return reply
+
+
+@contextmanager
+def serving(model: FakeModel) -> Iterator[FakeModel]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            model.reply(self, body)
+
+        def do_GET(self) -> None:
+            send_json(self, {"object": "list", "data": [{"id": "fake", "object": "model"}]})
+
+        def log_message(self, *_: object) -> None:
+            """Tests speak for themselves."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=[0.05], daemon=True)
+    thread.start()
+    model.url = f"http://127.0.0.1:{server.server_port}/v1"
+    try:
+        yield model
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

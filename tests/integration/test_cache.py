@@ -1,0 +1,131 @@
+"""The cache on a real Valkey, and on one that is away, full of garbage or slow."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from rag import cache as cache_module
+from rag.cache import Cache
+
+
+def opened(url: str) -> Cache:
+    return Cache(url, lambda: "", ttl_seconds=60)
+
+
+@pytest.fixture
+def raw(valkey: Any) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(valkey.url) as client:
+        yield client
+
+
+def test_what_one_environment_stores_another_finds(valkey: Any) -> None:
+    opened(valkey.url).set("answer:1", {"text": "hello"})
+    assert opened(valkey.url).get("answer:1") == {"text": "hello"}
+
+
+def test_every_entry_expires(valkey: Any, raw: redis.Redis) -> None:
+    cache = opened(valkey.url)
+    cache.set("answer:1", {"a": 1})
+    with cache.flight("answer:2", wait_seconds=1):
+        assert all(0 < raw.ttl(key) <= 60 for key in raw.keys())
+        assert len(raw.keys()) == 2
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [b"garbage", b"[1]", b"\xff\xfe", b"{}", json.dumps({"key": "answer:other", "value": {"a": 1}}).encode()],
+    ids=["not json", "a list", "bytes", "empty", "another key's entry"],
+)
+def test_a_poisoned_entry_is_a_miss(valkey: Any, raw: redis.Redis, entry: bytes) -> None:
+    raw.set("answer:1", entry)
+    assert opened(valkey.url).get("answer:1") is None
+
+
+def test_an_entry_of_the_wrong_type_is_a_miss(valkey: Any, raw: redis.Redis) -> None:
+    raw.lpush("answer:1", "x")
+    assert opened(valkey.url).get("answer:1") is None
+
+
+def test_of_many_who_want_the_same_value_one_computes_it(valkey: Any) -> None:
+    computed: list[int] = []
+    got: list[Any] = []
+
+    def ask() -> None:
+        cache = opened(valkey.url)
+        with cache.flight("answer:1", wait_seconds=5) as landed:
+            if landed is None:
+                computed.append(1)
+                time.sleep(0.3)
+                cache.set("answer:1", {"text": "once"})
+                landed = {"text": "once"}
+            got.append(landed)
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(computed) == 1
+    assert got == [{"text": "once"}] * 20
+
+
+def test_when_the_one_who_computes_fails_the_next_one_does(valkey: Any) -> None:
+    cache = opened(valkey.url)
+    with pytest.raises(RuntimeError), cache.flight("answer:1", wait_seconds=1):
+        raise RuntimeError
+    with opened(valkey.url).flight("answer:1", wait_seconds=1) as landed:
+        assert landed is None
+
+
+def test_a_lock_that_became_somebody_elses_is_not_released(valkey: Any, raw: redis.Redis) -> None:
+    with opened(valkey.url).flight("answer:1", wait_seconds=1):
+        raw.set("flight:answer:1", "another")
+    assert raw.get("flight:answer:1") == b"another"
+
+
+def test_a_server_that_is_away_is_only_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = opened("redis://127.0.0.1:1/0")
+    cache.set("answer:1", {"a": 1})
+    assert not cache.available
+    assert cache.get("answer:1") == {"a": 1}
+    assert cache.get("answer:2") is None
+    with cache.flight("answer:2", wait_seconds=5) as landed:
+        assert landed is None
+    assert cache.alive() is False
+
+
+def test_a_server_that_never_answers_costs_one_timeout_and_is_then_left_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cache = opened(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        started = time.monotonic()
+        for number in range(50):
+            assert cache.get(f"answer:{number}") is None
+        assert time.monotonic() - started < 1
+
+
+def test_without_a_server_it_is_an_in_process_cache() -> None:
+    cache = opened("")
+    cache.set("answer:1", {"a": 1})
+    assert cache.get("answer:1") == {"a": 1}
+    assert cache.alive() is None
+
+
+def test_the_in_process_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "LOCAL_ENTRIES", 10)
+    cache = opened("")
+    for number in range(30):
+        cache.set(f"answer:{number}", {})
+    assert [cache.get(f"answer:{number}") for number in (19, 20, 29)] == [None, {}, {}]
+
+
+def test_keys_tell_their_parts_apart() -> None:
+    assert Cache.answer_key("ab", "c") != Cache.answer_key("a", "bc")
+    assert Cache.answer_key("a") != Cache.embedding_key("a", "")

@@ -1,0 +1,133 @@
+"""The model edge against a server that misbehaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rag.deadline import Deadline
+from rag.errors import DeadlineError, ModelError, UnavailableError
+from rag.llm import LLM
+from tests import fake_model
+from tests.fake_model import FakeModel, send, send_json, unit
+
+
+@pytest.fixture
+def model() -> Iterator[FakeModel]:
+    with fake_model.serving(FakeModel()) as served:
+        yield served
+
+
+def edge(model: FakeModel) -> LLM:
+    return LLM(
+        model.url,
+        lambda: "key",
+        embedding_model="fake",
+        dimensions=model.dimensions,
+        chat_model="fake",
+        answer_tokens=50,
+    )
+
+
+def soon() -> Deadline:
+    return Deadline.after(10)
+
+
+def test_vectors_come_back_in_the_order_of_the_texts(model: FakeModel) -> None:
+    vectors = edge(model).embed(["one", "two"], soon())
+    assert [list(vector) for vector in vectors] == [unit("one", 4), unit("two", 4)]
+    assert model.requests[0]["encoding_format"] == "base64"
+
+
+def test_shuffled_vectors_are_put_in_order_of_their_index(model: FakeModel) -> None:
+    model.script = [lambda h, b: send_json(h, fake_model.embeddings([unit(t, 4) for t in b["input"]], order=[1, 0]))]
+    vectors = edge(model).embed(["one", "two"], soon())
+    assert [list(vector) for vector in vectors] == [unit("one", 4), unit("two", 4)]
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        [],
+        [[1.0, 2.0, 3.0, 4.0]],
+        [[1.0, 2.0, 3.0]] * 2,
+        [[0.0] * 4, [1.0] * 4],
+        [[float("nan")] * 4, [1.0] * 4],
+        [[float("inf")] * 4, [1.0] * 4],
+        [[1.0] * 4] * 3,
+    ],
+    ids=["none", "too few", "too narrow", "zero", "not a number", "infinite", "too many"],
+)
+def test_vectors_that_are_not_what_was_asked_for_are_refused(model: FakeModel, vectors: list[list[float]]) -> None:
+    model.script = [lambda h, _: send_json(h, fake_model.embeddings(vectors))] * 3
+    with pytest.raises(ModelError):
+        edge(model).embed(["one", "two"], soon())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        lambda h, _: send(h, b"<html>hello</html>", 200, "text/html"),
+        lambda h, _: send(h, b'{"data": [', 200, "application/json"),
+        lambda h, _: send_json(h, {"data": "nothing"}),
+        lambda h, _: send_json(h, []),
+        lambda h, _: send_json(h, {"data": [{"index": 0, "embedding": "***"}]}),
+    ],
+    ids=["html", "cut json", "wrong type", "wrong shape", "not base64"],
+)
+def test_an_answer_that_is_no_list_of_embeddings_is_a_typed_error(model: FakeModel, reply: Any) -> None:
+    model.script = [reply] * 3
+    with pytest.raises(UnavailableError):
+        edge(model).embed(["one"], soon())
+
+
+def test_a_server_error_is_tried_again_and_a_refusal_is_not(model: FakeModel) -> None:
+    model.script = [fake_model.status(503), fake_model.status(500)]
+    assert len(edge(model).embed(["one"], soon())) == 1
+    assert len(model.requests) == 3
+    model.script = [fake_model.status(400)]
+    with pytest.raises(UnavailableError, match="400"):
+        edge(model).embed(["one"], soon())
+    assert len(model.requests) == 4
+
+
+def test_retry_after_is_obeyed_when_it_fits_and_passed_on_when_not(model: FakeModel) -> None:
+    model.script = [fake_model.status(429, Retry_After="1")]
+    started = time.monotonic()
+    edge(model).embed(["one"], soon())
+    assert time.monotonic() - started >= 1
+    model.script = [fake_model.status(429, Retry_After="50")]
+    with pytest.raises(UnavailableError) as failed:
+        edge(model).embed(["one"], soon())
+    assert failed.value.retry_after_seconds == 50
+
+
+def test_a_dripping_answer_ends_at_the_deadline(model: FakeModel) -> None:
+    model.script = [fake_model.drip(5)]
+    started = time.monotonic()
+    with pytest.raises(DeadlineError):
+        edge(model).embed(["one"], Deadline.after(0.5))
+    assert time.monotonic() - started < 2
+
+
+def test_a_server_that_is_away_is_a_typed_error_and_not_alive() -> None:
+    away = FakeModel()
+    away.url = "http://127.0.0.1:1/v1"
+    with pytest.raises(UnavailableError):
+        edge(away).embed(["one"], soon())
+    assert not edge(away).alive()
+
+
+def test_a_completion_carries_its_text_and_usage(model: FakeModel) -> None:
+    said = edge(model).complete([{"role": "user", "content": "hi"}], soon())
+    assert (said.text, said.prompt_tokens, said.completion_tokens) == ("A plain sentence [1].", 10, 5)
+
+
+@pytest.mark.parametrize("body", [fake_model.chat(None), fake_model.chat("  "), {"choices": []}, {}])
+def test_a_model_that_says_nothing_is_a_typed_error(model: FakeModel, body: dict[str, Any]) -> None:
+    model.script = [lambda h, _: send_json(h, body)] * 3
+    with pytest.raises(UnavailableError):
+        edge(model).complete([{"role": "user", "content": "hi"}], soon())
