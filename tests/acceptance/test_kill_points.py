@@ -1,0 +1,124 @@
+"""Ingest is killed at each named point and the message delivered again: the rows are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from local.aws_service import Aws
+from rag.migrations import ensure_space
+from rag.store.access import TenantStore
+from rag.store.database import Database, EmbeddingSpace
+from tests import fake_model
+from tests.acceptance.ingest_once import POINTS
+from tests.fake_model import FakeModel
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = "\n\n".join(
+    f"# Chapter {n}\n\nSentence one of chapter {n} tells of trains. " + "It goes on and on about rails. " * 25
+    for n in range(8)
+)
+
+STATE = {
+    "documents": "select id, key, status, version_id, content_hash, size, media_type, title, chunk_count, error_code from documents order by id",
+    "chunks": "select id, document_id, position, page, heading, content, content_hash, tokens, lexical::text, lexemes, lexeme_count from chunks order by id",
+    "embeddings": "select chunk_id, document_id, dimensions, embedding::text from embeddings order by chunk_id",
+    "lexemes": "select lexeme, sum(document_frequency) from lexeme_statistics group by 1 having sum(document_frequency) <> 0 order by 1",
+    "totals": "select sum(document_count), sum(chunk_count), sum(lexeme_count) from collection_statistics",
+    "pending": "select * from pending_embeddings",
+    "ingestions": "select document_id, version_id, outcome, chunk_count from ingestions",
+    "generation": "select name, generation from collections",
+}
+
+
+@dataclass
+class Deployment:
+    """What one ingest process needs of the world."""
+
+    database: Any
+    aws: Aws
+    model: FakeModel
+    tenant: str
+
+    def ingest(self, object_key: str, point: str | None = None) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **self.aws.environment,
+            "PATH": os.defpath,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "layers/rag/python")]),
+            "AWS_SESSION_TOKEN": "token",
+            "RAG_DATABASE_URL": self.database.dsn("rag_ingest"),
+            "RAG_BUCKET": "documents",
+            "RAG_MODEL_URL": self.model.url,
+            "RAG_EMBEDDING_MODEL": "fake",
+            "RAG_EMBEDDING_DIMENSIONS": "4",
+            "RAG_BATCH_SIZE": "3",
+        }
+        command = [sys.executable, "-m", "tests.acceptance.ingest_once", object_key, *([point] if point else [])]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    def state(self) -> dict[str, list[tuple[Any, ...]]]:
+        with psycopg.connect(self.database.superuser_dsn()) as connection:
+            return {name: connection.execute(query.encode()).fetchall() for name, query in STATE.items()}
+
+    def empty(self) -> None:
+        with psycopg.connect(self.database.superuser_dsn(), autocommit=True) as connection:
+            connection.execute("delete from collections")
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    server = Aws(tmp_path_factory.mktemp("kill") / "aws")
+    server.start()
+    s3 = server.client("s3")
+    s3.create_bucket(Bucket="documents")
+    s3.put_bucket_versioning(Bucket="documents", VersioningConfiguration={"Status": "Enabled"})
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def deployment(database: Any, aws: Aws) -> Iterator[Deployment]:
+    ensure_space(database.dsn("rag_owner"), EmbeddingSpace("fake", 4))
+    admin = Database(database.url("rag_admin"), lambda: database.passwords["rag_admin"])
+    tenant, _ = TenantStore(admin).create("tenant")
+    admin.close()
+    with fake_model.serving(FakeModel()) as model:
+        yield Deployment(database, aws, model, str(tenant))
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_point_and_a_redelivery_leave_the_rows_of_an_undisturbed_run(deployment: Deployment) -> None:
+    key = f"{deployment.tenant}/default/trains.md"
+    deployment.aws.client("s3").put_object(Bucket="documents", Key=key, Body=TEXT.encode())
+    calm = deployment.ingest(key)
+    assert calm.returncode == 0, calm.stderr
+    assert json.loads(calm.stdout.splitlines()[-1]) == {"batchItemFailures": []}
+    expected = deployment.state()
+    texts = embedded(deployment.model)
+    assert expected["documents"][0][2] == "ready"
+    assert len(expected["chunks"]) >= 8
+
+    for point in POINTS:
+        deployment.empty()
+        deployment.model.requests.clear()
+        assert deployment.ingest(key, point).returncode == -signal.SIGKILL, point
+        again = deployment.ingest(key)
+        assert again.returncode == 0, (point, again.stderr)
+        assert deployment.state() == expected, point
+        repeated = embedded(deployment.model) - texts
+        assert repeated <= 3, point  # at most the last batch, which is stored with the document
+        print(f"killed {point}: rows as undisturbed, {repeated} texts embedded twice")
+
+
+def embedded(model: FakeModel) -> int:
+    return sum(len(request["input"]) for request in model.requests)
