@@ -72,7 +72,8 @@ class Deployment:
 
     def empty(self) -> None:
         with psycopg.connect(self.database.superuser_dsn(), autocommit=True) as connection:
-            connection.execute("delete from collections")
+            connection.execute("truncate documents, lexeme_statistics, collection_statistics, ingestions cascade")
+            connection.execute("update collections set generation = 0")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 def deployment(database: Any, aws: Aws) -> Iterator[Deployment]:
     ensure_space(database.dsn("rag_owner"), EmbeddingSpace("fake", 4))
     admin = Database(database.url("rag_admin"), lambda: database.passwords["rag_admin"])
-    tenant, _ = TenantStore(admin).create("tenant")
+    tenant, _ = TenantStore(admin, EmbeddingSpace("fake", 4)).create("tenant")
     admin.close()
     with fake_model.serving(FakeModel()) as model:
         yield Deployment(database, aws, model, str(tenant))

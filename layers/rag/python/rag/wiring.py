@@ -80,7 +80,7 @@ def key_store() -> KeyStore:
 def tenant_store() -> TenantStore:
     from rag.store.access import TenantStore  # noqa: PLC0415
 
-    return TenantStore(database())
+    return TenantStore(database(), embedding_space())
 
 
 @cache
@@ -124,7 +124,7 @@ def queue() -> Queue:
 def parser() -> Parser:
     from rag.parser import Parser  # noqa: PLC0415
 
-    return Parser(wall_seconds=settings().parse_seconds, memory_mib=settings().parse_memory_mib)
+    return Parser(wall_seconds=settings().parse_seconds, memory_mebibytes=settings().parse_memory_mib)
 
 
 @cache

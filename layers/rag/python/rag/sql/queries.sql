@@ -156,13 +156,18 @@ from chunks where tenant_id = %(tenant)s and document_id = %(document)s
 -- delete_chunks --
 delete from chunks where tenant_id = %(tenant)s and document_id = %(document)s
 
--- copy_chunks --
-copy chunks (
+-- insert_chunk --
+-- Not COPY, which PostgreSQL refuses on a table with row-level security; all rows go in one round trip.
+insert into chunks (
   tenant_id, id, collection_id, document_id, position, page, heading, content, content_hash, tokens, lexical, lexemes, lexeme_count
-) from stdin (format binary)
+) values (
+  %(tenant)s, %(id)s, %(collection)s, %(document)s, %(position)s, %(page)s, %(heading)s, %(content)s, %(content_hash)s, %(tokens)s,
+  %(lexical)s, %(lexemes)s::int[], %(lexeme_count)s
+)
 
--- copy_embeddings --
-copy embeddings (tenant_id, space_id, chunk_id, collection_id, document_id, dimensions, embedding) from stdin (format binary)
+-- insert_embedding --
+insert into embeddings (tenant_id, space_id, chunk_id, collection_id, document_id, dimensions, embedding)
+values (%(tenant)s, %(space)s, %(chunk)s, %(collection)s, %(document)s, %(dimensions)s, %(embedding)s)
 
 -- known_embeddings --
 -- Vectors already paid for: of the document's version before, and of an attempt that did not end.
@@ -199,16 +204,15 @@ select count(*) from collection_statistics where tenant_id = %(tenant)s and coll
 select pg_try_advisory_xact_lock(hashtextextended('roll up ' || %(collection)s::text, 0))
 
 -- roll_up_lexemes --
+-- Linear in what was appended, whatever the planner knows: sums are kept in the rows with id 0.
 with taken as (
-  delete from lexeme_statistics s
-  where s.tenant_id = %(tenant)s and s.collection_id = %(collection)s and s.lexeme in (
-    select lexeme from lexeme_statistics where tenant_id = %(tenant)s and collection_id = %(collection)s
-    group by lexeme having count(*) > 8 or sum(document_frequency) = 0
-  )
-  returning s.lexeme, s.document_frequency
+  delete from lexeme_statistics where tenant_id = %(tenant)s and collection_id = %(collection)s and id > 0
+  returning lexeme, document_frequency
 )
-insert into lexeme_statistics (tenant_id, collection_id, lexeme, document_frequency)
-select %(tenant)s, %(collection)s, lexeme, sum(document_frequency) from taken group by lexeme having sum(document_frequency) <> 0
+insert into lexeme_statistics as kept (tenant_id, collection_id, lexeme, id, document_frequency)
+select %(tenant)s, %(collection)s, lexeme, 0, sum(document_frequency) from taken group by lexeme
+on conflict (tenant_id, collection_id, lexeme, id) do update
+set document_frequency = kept.document_frequency + excluded.document_frequency
 
 -- roll_up_chunks --
 with taken as (

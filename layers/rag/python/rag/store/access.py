@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rag import keys
 from rag.errors import InvalidRequestError, NotAuthorizedError
-from rag.store.database import Database, Transaction
+from rag.store.catalog import DEFAULT_COLLECTION, DEFAULT_LANGUAGE, create_collection
+from rag.store.database import Database, EmbeddingSpace, Transaction
 from rag.types import Caller, Role
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ class TenantStore:
     """Writes as the role rag_admin."""
 
     database: Database
+    space: EmbeddingSpace
 
     def create(self, name: str, role: Role = "admin") -> tuple[uuid.UUID, str]:
-        """Make a tenant with its first key and return both; the key is shown this once.
+        """Make a tenant with its first key and an empty collection; return its id and the key, shown this once.
 
         InvalidRequestError when the name is taken.
         """
@@ -51,6 +53,7 @@ class TenantStore:
 
         def work(transaction: Transaction) -> None:
             transaction.run("create_api_key", key_id=key_id, digest=digest, role=role, name="first")
+            create_collection(transaction, self.space, DEFAULT_COLLECTION, DEFAULT_LANGUAGE)
 
         self.database.write(tenant_id, work)
         return tenant_id, key

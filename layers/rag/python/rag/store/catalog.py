@@ -14,6 +14,7 @@ from rag.types import Collection, CollectionSummary, Document, DocumentQuery
 if TYPE_CHECKING:
     import uuid
 
+DEFAULT_COLLECTION = "default"
 DEFAULT_LANGUAGE = "english"
 
 

@@ -49,6 +49,8 @@ class Transaction:
 
     def run_many(self, name: str, rows: list[dict[str, object]]) -> None:
         """Run the named statement once per row, in one round trip."""
+        if not rows:
+            return
         with self.connection.cursor() as cursor:
             cursor.executemany(statement(name), [{"tenant": self.tenant_id, **row} for row in rows])
 

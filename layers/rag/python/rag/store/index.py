@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pgvector import HalfVector
-from psycopg.types.numeric import Int2, Int4, Int8
 
 from rag.store.catalog import DEFAULT_LANGUAGE, create_collection
 from rag.store.database import Database, EmbeddingSpace, Transaction
 from rag.store.search import sparse
-from rag.store.statements import statement
 from rag.types import Collection, DocumentContent, IndexedChunk, Ingestion, Location, ObjectVersion, Vector
 
 if TYPE_CHECKING:
@@ -114,8 +112,7 @@ class IndexStore:
             _count(transaction, location, collection, content.chunks)
             transaction.run("delete_chunks", document=location.document_id)
             _finish(transaction, location, collection, content, ingestion)
-            _copy_chunks(transaction, location, collection, content.chunks)
-            _copy_embeddings(transaction, location, collection, self.space, content.chunks)
+            _insert(transaction, location, collection, self.space, content.chunks)
             _record(transaction, location, collection, ingestion)
             return True
 
@@ -209,52 +206,41 @@ def _record(transaction: Transaction, location: Location, collection: Collection
     transaction.run("next_generation", collection=collection.id)
 
 
-def _copy_chunks(
-    transaction: Transaction, location: Location, collection: Collection, chunks: Sequence[IndexedChunk]
-) -> None:
-    if not chunks:
-        return
-    with transaction.connection.cursor() as cursor, cursor.copy(statement("copy_chunks")) as copy:
-        for indexed in chunks:
-            chunk = indexed.chunk
-            copy.write_row(
-                (
-                    location.tenant_id,
-                    indexed.id,
-                    Int8(collection.id),
-                    location.document_id,
-                    Int4(chunk.position),
-                    None if chunk.page is None else Int4(chunk.page),
-                    chunk.heading,
-                    chunk.content,
-                    chunk.content_hash,
-                    Int4(chunk.tokens),
-                    sparse(indexed.lexical),
-                    [Int4(lexeme) for lexeme in indexed.lexemes],
-                    Int4(indexed.lexeme_count),
-                )
-            )
-
-
-def _copy_embeddings(
+def _insert(
     transaction: Transaction,
     location: Location,
     collection: Collection,
     space: EmbeddingSpace,
     chunks: Sequence[IndexedChunk],
 ) -> None:
-    if not chunks:
-        return
-    with transaction.connection.cursor() as cursor, cursor.copy(statement("copy_embeddings")) as copy:
-        for indexed in chunks:
-            copy.write_row(
-                (
-                    location.tenant_id,
-                    Int2(collection.space_id),
-                    indexed.id,
-                    Int8(collection.id),
-                    location.document_id,
-                    Int2(space.dimensions),
-                    HalfVector(indexed.embedding.tolist()),
-                )
-            )
+    place = {"collection": collection.id, "document": location.document_id}
+    transaction.run_many("insert_chunk", [{**place, **_chunk_row(chunk)} for chunk in chunks])
+    transaction.run_many(
+        "insert_embedding",
+        [
+            {
+                **place,
+                "space": collection.space_id,
+                "chunk": chunk.id,
+                "dimensions": space.dimensions,
+                "embedding": HalfVector(chunk.embedding.tolist()),
+            }
+            for chunk in chunks
+        ],
+    )
+
+
+def _chunk_row(indexed: IndexedChunk) -> dict[str, object]:
+    chunk = indexed.chunk
+    return {
+        "id": indexed.id,
+        "position": chunk.position,
+        "page": chunk.page,
+        "heading": chunk.heading,
+        "content": chunk.content,
+        "content_hash": chunk.content_hash,
+        "tokens": chunk.tokens,
+        "lexical": sparse(indexed.lexical),
+        "lexemes": indexed.lexemes,
+        "lexeme_count": indexed.lexeme_count,
+    }

@@ -1,0 +1,227 @@
+"""Passages of whole sentences, small enough to embed and to quote, each on one page and under one heading.
+
+Sentences are packed greedily up to `target` tokens; a sentence is cut only where it alone exceeds `maximum`. Passages
+do not overlap: each is indexed together with its document's title and its heading, which is what a passage out of context
+lacks. Every step is linear in the text; tokens are counted in batches.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rag.sentences import sentences
+from rag.types import Chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from rag.types import Parsed, Section
+
+    CountTokens = Callable[[Sequence[str]], list[int]]
+
+_CONTEXT_TOKENS = 30
+_TINY_TOKENS = 30
+_HEADING_TOKENS = 15
+_HEADING_SEPARATOR = " › "
+_CONTEXT_SEPARATOR = " — "
+# No tokenizer is asked about more at once, and a "word" of a megabyte, one unknown token to some, fills no passage.
+_UNIT_CHARACTERS = 1000
+_CHUNK_CHARACTERS = 4000
+_BOUNDARY = re.compile(r"[,;:|)\]、，；：]\s*|\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A sentence, or a piece of one too long."""
+
+    start: int
+    end: int
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Passage:
+    """A section, or small neighbours on one page joined, with its units."""
+
+    text: str
+    page: int | None
+    heading: str | None
+    units: tuple[_Unit, ...]
+
+    @property
+    def tokens(self) -> int:
+        return _tokens(self.units)
+
+
+def split(parsed: Parsed, *, count_tokens: CountTokens, target: int = 150, maximum: int = 250) -> list[Chunk]:
+    """The chunks of a document in reading order, positions from 0, each of at most `maximum` tokens with its context.
+
+    `content` is a literal slice of the text of its section, or of small neighbouring sections of one page joined by a
+    blank line; together the chunks hold everything but white space. `count_tokens` maps texts to numbers of tokens.
+    """
+    context_tokens = min(_CONTEXT_TOKENS, maximum // 4)
+    room = maximum - context_tokens
+    passages = _joined(_passages(parsed.sections, count_tokens, room), min(_TINY_TOKENS, target // 4))
+    pieces = [piece for passage in passages for piece in _packed(passage, min(target, room), room)]
+    context = _Context(parsed.title, {piece.heading for piece in pieces}, count_tokens, context_tokens)
+    chunks = [_chunk(piece, context) for piece in pieces]
+    return [replace(chunk, position=position) for position, chunk in enumerate(_bounded(chunks, count_tokens, maximum))]
+
+
+def _passages(sections: Sequence[Section], count_tokens: CountTokens, room: int) -> list[_Passage]:
+    spans = [
+        [piece for span in sentences(section.text) for piece in _pieces(section.text, *span)] for section in sections
+    ]
+    counts = iter(
+        count_tokens(
+            [section.text[start:end] for section, found in zip(sections, spans, strict=True) for start, end in found]
+        )
+    )
+    passages = []
+    for section, found in zip(sections, spans, strict=True):
+        units = [_Unit(start, end, next(counts)) for start, end in found]
+        if any(unit.tokens > room for unit in units):
+            units = _fitted(section.text, units, count_tokens, room)
+        passages.append(_Passage(section.text, section.page, section.heading, tuple(units)))
+    return [passage for passage in passages if passage.units]
+
+
+def _pieces(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """A span cut at clauses or words so that no piece is longer than `_UNIT_CHARACTERS`."""
+    while end - start > _UNIT_CHARACTERS:
+        cut = _last_boundary(text, start + _UNIT_CHARACTERS // 2, start + _UNIT_CHARACTERS)
+        yield start, cut
+        start = cut
+    yield start, end
+
+
+def _fitted(text: str, units: list[_Unit], count_tokens: CountTokens, room: int) -> list[_Unit]:
+    """The units, each that exceeds `room` halved until none does: a dozen rounds, each counts new halves only."""
+    while any(unit.tokens > room and unit.end - unit.start > 1 for unit in units):
+        halves = [half for unit in units if unit.tokens > room for half in _halved(text, unit)]
+        counts = iter(count_tokens([text[half.start : half.end] for half in halves]))
+        fitted = []
+        for unit in units:
+            parts = _halved(text, unit) if unit.tokens > room else []
+            fitted += [replace(part, tokens=next(counts)) for part in parts] or [unit]
+        units = fitted
+    return units
+
+
+def _halved(text: str, unit: _Unit) -> list[_Unit]:
+    length = unit.end - unit.start
+    if length < 2:
+        return [unit]
+    cut = _last_boundary(text, unit.start + length // 4, unit.start + max(1, length // 2))
+    return [_Unit(unit.start, cut), _Unit(cut, unit.end)]
+
+
+def _last_boundary(text: str, low: int, high: int) -> int:
+    """The end of the last clause or word that ends between `low` and `high`; `high` where none does."""
+    cut = high
+    for boundary in _BOUNDARY.finditer(text, low, high):
+        cut = boundary.end()
+    return cut
+
+
+def _joined(passages: list[_Passage], tiny: int) -> list[_Passage]:
+    """Passages of a few words, such as a heading alone, joined to their neighbour on the same page."""
+    joined: list[_Passage] = []
+    for passage in passages:
+        last = joined[-1] if joined else None
+        if last and last.page == passage.page and min(last.tokens, passage.tokens) < tiny:
+            joined[-1] = _merged(last, passage)
+        else:
+            joined.append(passage)
+    return joined
+
+
+def _merged(first: _Passage, second: _Passage) -> _Passage:
+    text = f"{first.text}\n\n{second.text}"
+    shift = len(text) - len(second.text)
+    moved = tuple(_Unit(unit.start + shift, unit.end + shift, unit.tokens) for unit in second.units)
+    heading = (first if first.tokens > second.tokens else second).heading
+    return _Passage(text, first.page, heading, first.units + moved)
+
+
+def _packed(passage: _Passage, target: int, room: int) -> Iterator[_Passage]:
+    """The passage in runs of whole units: up to `target` tokens, more where the rest would be a few words."""
+    packs: list[list[_Unit]] = [[]]
+    tokens = 0
+    for unit in passage.units:
+        fits = tokens + unit.tokens <= (target if tokens > target // 3 else room)
+        if packs[-1] and not (fits and unit.end - packs[-1][0].start <= _CHUNK_CHARACTERS):
+            packs.append(_heading_at_the_end(passage.text, packs[-1]))
+            tokens = _tokens(packs[-1])
+            if tokens + unit.tokens > room:
+                packs.append([])
+                tokens = 0
+        packs[-1].append(unit)
+        tokens += unit.tokens
+    if len(packs) > 1 and tokens < target // 4 and tokens + _tokens(packs[-2]) <= room:
+        packs[-2:] = [packs[-2] + packs[-1]]
+    for pack in packs:
+        yield replace(passage, units=tuple(pack))
+
+
+def _heading_at_the_end(text: str, pack: list[_Unit]) -> list[_Unit]:
+    """Takes a short last line without a full stop away from the pack: it announces what follows."""
+    last = pack[-1]
+    short = len(pack) > 1 and last.tokens <= _HEADING_TOKENS
+    own_line = text[pack[-2].end : last.start].count("\n") > 0 if short else False
+    return [pack.pop()] if own_line and text[last.end - 1].isalnum() and text[last.end : last.end + 1] == "\n" else []
+
+
+def _tokens(units: Iterable[_Unit]) -> int:
+    return sum(unit.tokens for unit in units)
+
+
+class _Context:
+    """Title and heading for a chunk, each shortened to its half of the tokens, without what the chunk says itself."""
+
+    def __init__(self, title: str | None, headings: set[str | None], count_tokens: CountTokens, tokens: int) -> None:
+        texts = sorted({text for text in (title, *headings) if text})
+        self._short = dict(zip(texts, _shortened(texts, count_tokens, max(0, tokens // 2 - 1)), strict=True))
+        self._title = title
+
+    def of(self, heading: str | None, content: str) -> str:
+        parts = [self._short[part] for part in dict.fromkeys((self._title, heading)) if part]
+        return _CONTEXT_SEPARATOR.join(part for part in parts if part and part not in content)
+
+
+def _shortened(texts: list[str], count_tokens: CountTokens, tokens: int) -> list[str]:
+    """The texts without their outermost headings, then without their last words, until each has at most `tokens`."""
+    texts = [text[-_UNIT_CHARACTERS:] for text in texts]
+    while True:
+        counts = count_tokens(texts)
+        if all(count <= tokens for count in counts):
+            return texts
+        texts = [text if count <= tokens else _shorter(text) for text, count in zip(texts, counts, strict=True)]
+
+
+def _shorter(text: str) -> str:
+    _, separator, inner = text.partition(_HEADING_SEPARATOR)
+    if separator:
+        return inner
+    words = text.split()
+    return " ".join(words[: len(words) * 3 // 4]) if len(words) > 1 else text[: len(text) // 2]
+
+
+def _chunk(piece: _Passage, context: _Context) -> Chunk:
+    content = piece.text[piece.units[0].start : piece.units[-1].end].strip()
+    return Chunk(0, content, 0, piece.page, piece.heading, context.of(piece.heading, content))
+
+
+def _bounded(chunks: list[Chunk], count_tokens: CountTokens, maximum: int) -> list[Chunk]:
+    """The chunks with their exact tokens; where joining units made tokens that the sum did not foresee, in two."""
+    bounded = []
+    for chunk, tokens in zip(chunks, count_tokens([chunk.text for chunk in chunks]), strict=True):
+        if tokens <= maximum or len(chunk.content) < 2:
+            bounded.append(replace(chunk, tokens=tokens))
+        else:
+            middle = _last_boundary(chunk.content, len(chunk.content) // 4, max(1, len(chunk.content) // 2))
+            halves = [chunk.content[:middle].strip(), chunk.content[middle:].strip()]
+            bounded += _bounded([replace(chunk, content=half) for half in halves if half], count_tokens, maximum)
+    return bounded

@@ -1,0 +1,107 @@
+"""What a process may still do once it touches a stranger's bytes: bounded memory, time, files; no network, no programs.
+
+On Linux the kernel enforces all of it (resource limits, a seccomp filter). Elsewhere only the limits hold: there an
+audit hook stops Python code from opening sockets or starting programs, but not native code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import platform
+import resource
+import signal
+import struct
+import sys
+from dataclasses import dataclass
+
+_MEBIBYTE = 1024 * 1024
+_FILE_BYTES = 16 * _MEBIBYTE
+_OPEN_FILES = 64
+
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
+_SECCOMP_MODE_FILTER = 2
+_LOAD_WORD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x35, 0x06  # classic BPF, <linux/bpf_common.h>
+_NUMBER_OFFSET, _ARCHITECTURE_OFFSET = 0, 4  # in struct seccomp_data
+_ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
+_X32_CALLS = 0x40000000  # x86-64's second calling convention, which would pass by the numbers below
+
+# socket bind listen accept connect sendto execve execveat ptrace kill process_vm_readv process_vm_writev
+# io_uring_setup pidfd_open, by machine: <asm/unistd.h>. Not socketpair: kreuzberg's runtime talks to itself over one.
+_REFUSED_CALLS = {
+    "x86_64": (0xC000003E, (41, 49, 50, 43, 42, 44, 59, 322, 101, 62, 310, 311, 425, 434)),
+    "aarch64": (0xC00000B7, (198, 200, 201, 202, 203, 206, 221, 281, 117, 129, 270, 271, 425, 434)),
+}
+_REFUSED_EVENTS = ("socket.", "subprocess.", "os.exec", "os.posix_spawn", "os.system", "os.kill")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one document may cost."""
+
+    wall_seconds: float
+    cpu_seconds: int
+    memory_mebibytes: int
+    text_characters: int
+
+
+def confine(bounds: Bounds) -> None:
+    """Bind this process for good: call it after the fork, before the first byte of the document."""
+    _die_with_parent()
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_FSIZE, _FILE_BYTES)
+    _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    _limit(resource.RLIMIT_CPU, bounds.cpu_seconds)
+    _limit(resource.RLIMIT_AS, bounds.memory_mebibytes * _MEBIBYTE)
+    if not _filter_system_calls():
+        sys.addaudithook(_refuse_event)
+
+
+def _limit(what: int, value: int) -> None:
+    """The soft limit and, a second or byte above it, the hard one; a limit already lower stays."""
+    _, hard = resource.getrlimit(what)
+    ceiling = value + 1 if hard == resource.RLIM_INFINITY else min(value + 1, hard)
+    try:
+        resource.setrlimit(what, (min(value, ceiling), ceiling))
+    except (ValueError, OSError):
+        if sys.platform == "linux":  # macOS refuses RLIMIT_AS; the wall clock and the CPU limit remain
+            raise
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _filter_system_calls() -> bool:
+    """Whether the kernel now refuses the calls above; False where it cannot."""
+    if sys.platform != "linux" or platform.machine() not in _REFUSED_CALLS:
+        return False
+    program = _program(*_REFUSED_CALLS[platform.machine()])
+    code = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    if prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        return False
+    return bool(prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_char_p(header), 0, 0) == 0)
+
+
+def _program(architecture: int, refused: tuple[int, ...]) -> bytes:
+    """The filter: kill on a foreign architecture, refuse the listed calls (EPERM), allow the rest."""
+    to_refusal = len(refused) + 1
+    steps = [
+        (_LOAD_WORD, 0, 0, _ARCHITECTURE_OFFSET),
+        (_JUMP_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD_WORD, 0, 0, _NUMBER_OFFSET),
+        (_JUMP_GREATER_EQUAL, to_refusal, 0, _X32_CALLS),
+        *((_JUMP_EQUAL, to_refusal - 1 - index, 0, number) for index, number in enumerate(refused)),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _REFUSE),
+    ]
+    return b"".join(struct.pack("HBBI", *step) for step in steps)
+
+
+def _refuse_event(event: str, _: object) -> None:
+    if event.startswith(_REFUSED_EVENTS):
+        raise PermissionError(errno.EPERM, f"{event} is not allowed while a document is parsed")

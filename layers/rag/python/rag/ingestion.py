@@ -1,0 +1,286 @@
+"""From an object in the bucket to chunks that can be found: whole, or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Protocol
+
+from rag import chunking, lexical
+from rag.deadline import Deadline
+from rag.errors import DocumentError, UnavailableError
+from rag.types import (
+    Chunk,
+    Collection,
+    DocumentContent,
+    IndexedChunk,
+    Ingestion,
+    Location,
+    ObjectVersion,
+    Parsed,
+    Vector,
+    chunk_id,
+)
+
+CountTokens = Callable[[Sequence[str]], list[int]]
+
+# How often the object may change under our hands before the message goes back to the queue.
+VERSIONS_PER_RUN = 3
+# Time that storing a large document may need after its last vector came.
+RESERVE_SECONDS = 20.0
+
+
+class Bucket(Protocol):
+    def head(self, object_key: str) -> ObjectVersion | None: ...
+    def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes: ...
+
+
+class Parser(Protocol):
+    def parse(self, path: Path, name: str) -> Parsed: ...
+
+
+class Embedder(Protocol):
+    def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]: ...
+
+
+class Store(Protocol):
+    def collection(self, location: Location, *, create: bool) -> Collection | None: ...
+    def announce(self, location: Location, collection: Collection) -> None: ...
+    def begin(self, location: Location, collection: Collection, version: ObjectVersion) -> bool: ...
+    def known_embeddings(self, location: Location, collection: Collection) -> dict[bytes, Vector]: ...
+    def keep_embeddings(
+        self, location: Location, collection: Collection, vectors: Mapping[bytes, Vector]
+    ) -> None: ...
+    def replace(
+        self,
+        location: Location,
+        collection: Collection,
+        content: DocumentContent,
+        ingestion: Ingestion,
+        *,
+        unchanged: Callable[[], bool],
+    ) -> bool: ...
+    def forget(
+        self, location: Location, collection: Collection, ingestion: Ingestion, *, unchanged: Callable[[], bool]
+    ) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a document and its chunks may be, and how many texts one call to the model carries."""
+
+    document_bytes: int
+    chunk_tokens: int
+    chunk_max_tokens: int
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one message: the document's new state, or why there was nothing to do."""
+
+    result: Literal["ready", "failed", "forgotten", "unchanged"]
+    chunk_count: int = 0
+    embedded_count: int = 0
+    error_code: str | None = None
+
+
+def ingest(
+    location: Location,
+    *,
+    bucket: Bucket,
+    parser: Parser,
+    embedder: Embedder,
+    store: Store,
+    count_tokens: CountTokens,
+    limits: Limits,
+    deadline: Deadline,
+) -> Outcome:
+    """Bring the index to what the bucket holds of this object now; the message only named it.
+
+    UnavailableError when a dependency fails, time runs out or the object keeps changing: deliver the message again,
+    what was embedded so far is kept.
+    """
+    for _ in range(VERSIONS_PER_RUN):
+        version = bucket.head(location.object_key)
+        if version is None:
+            outcome = _forget(location, bucket=bucket, store=store)
+        else:
+            outcome = _index(
+                location,
+                version,
+                bucket=bucket,
+                parser=parser,
+                embedder=embedder,
+                store=store,
+                count_tokens=count_tokens,
+                limits=limits,
+                deadline=deadline,
+            )
+        if outcome is not None:
+            return outcome
+    msg = f"{location.object_key} changed {VERSIONS_PER_RUN} times while it was being read"
+    raise UnavailableError(msg)
+
+
+def announce(location: Location, *, bucket: Bucket, store: Store) -> None:
+    """Make a document visible as uploaded while it waits; nothing happens when it is known or gone."""
+    if bucket.head(location.object_key) is None:
+        return
+    collection = store.collection(location, create=True)
+    if collection is not None:
+        store.announce(location, collection)
+
+
+def fail(location: Location, error: DocumentError, *, bucket: Bucket, store: Store) -> Outcome | None:
+    """Record that this document cannot be indexed; None when it changed or went meanwhile."""
+    version = bucket.head(location.object_key)
+    collection = store.collection(location, create=True)
+    if version is None or collection is None:
+        return None
+    return _fail(location, collection, version, error, datetime.now(UTC), bucket=bucket, store=store)
+
+
+def _forget(location: Location, *, bucket: Bucket, store: Store) -> Outcome | None:
+    started_at = datetime.now(UTC)
+    collection = store.collection(location, create=False)
+    if collection is None:
+        return Outcome("unchanged")
+    gone = store.forget(
+        location,
+        collection,
+        Ingestion("forgotten", started_at),
+        unchanged=lambda: bucket.head(location.object_key) is None,
+    )
+    return Outcome("forgotten") if gone else None
+
+
+def _index(
+    location: Location,
+    version: ObjectVersion,
+    *,
+    bucket: Bucket,
+    parser: Parser,
+    embedder: Embedder,
+    store: Store,
+    count_tokens: CountTokens,
+    limits: Limits,
+    deadline: Deadline,
+) -> Outcome | None:
+    started_at = datetime.now(UTC)
+    collection = store.collection(location, create=True)
+    if collection is None or not store.begin(location, collection, version):
+        return Outcome("unchanged")
+    try:
+        content_hash, parsed = _read(location, version, bucket=bucket, parser=parser, limits=limits)
+        chunks = chunking.split(
+            parsed, count_tokens=count_tokens, target=limits.chunk_tokens, maximum=limits.chunk_max_tokens
+        )
+        if not chunks:
+            msg = "the file was read and has no text in it"
+            raise DocumentError("NO_TEXT", msg)  # noqa: TRY301 (one way to fail)
+    except DocumentError as error:
+        return _fail(location, collection, version, error, started_at, bucket=bucket, store=store)
+
+    vectors, embedded = _embed(
+        location, collection, chunks, embedder=embedder, store=store, limits=limits, deadline=deadline
+    )
+    content = DocumentContent(
+        version,
+        content_hash,
+        parsed.media_type,
+        parsed.title,
+        tuple(indexed(location, collection, chunk, vectors[chunk.content_hash]) for chunk in chunks),
+    )
+    done = Ingestion(
+        "ready", started_at, version.version_id, chunk_count=len(chunks), embedded_count=embedded
+    )
+    unchanged = _unchanged(location, version, bucket)
+    if not store.replace(location, collection, content, done, unchanged=unchanged):
+        return None
+    return Outcome("ready", len(chunks), embedded)
+
+
+def indexed(location: Location, collection: Collection, chunk: Chunk, vector: Vector) -> IndexedChunk:
+    """Everything that search needs of a chunk."""
+    counts = lexical.analyse(chunk.text, collection.language)
+    return IndexedChunk(
+        id=chunk_id(location.document_id, chunk),
+        chunk=chunk,
+        embedding=vector,
+        lexical=lexical.weigh(counts, collection.average_length),
+        lexemes=sorted(counts),
+        lexeme_count=counts.total(),
+    )
+
+
+def _read(
+    location: Location, version: ObjectVersion, *, bucket: Bucket, parser: Parser, limits: Limits
+) -> tuple[bytes, Parsed]:
+    with tempfile.TemporaryDirectory(prefix="rag-") as folder:
+        path = Path(folder) / "document"
+        content_hash = bucket.fetch(location.object_key, version, path, limit_bytes=limits.document_bytes)
+        parsed = parser.parse(path, location.key)
+    return content_hash, parsed
+
+
+def _embed(
+    location: Location,
+    collection: Collection,
+    chunks: Sequence[Chunk],
+    *,
+    embedder: Embedder,
+    store: Store,
+    limits: Limits,
+    deadline: Deadline,
+) -> tuple[dict[bytes, Vector], int]:
+    """Content hash → vector for every chunk, and how many of them had to be embedded now."""
+    vectors = store.known_embeddings(location, collection)
+    texts = {chunk.content_hash: chunk.text for chunk in chunks if chunk.content_hash not in vectors}
+    batches = list(_batches(texts, limits.batch_size))
+    for number, batch in enumerate(batches, start=1):
+        if deadline.remaining() < RESERVE_SECONDS and number > 1:
+            msg = f"time is short: {number - 1} of {len(batches)} batches are embedded and kept"
+            raise UnavailableError(msg)
+        embedded = dict(zip(batch, embedder.embed(list(batch.values()), deadline), strict=True))
+        vectors |= embedded
+        if number < len(batches):  # the last one is stored with the document
+            store.keep_embeddings(location, collection, embedded)
+    return vectors, len(texts)
+
+
+def _batches(texts: Mapping[bytes, str], size: int) -> Iterator[dict[bytes, str]]:
+    items = list(texts.items())
+    for start in range(0, len(items), size):
+        yield dict(items[start : start + size])
+
+
+def _fail(
+    location: Location,
+    collection: Collection,
+    version: ObjectVersion,
+    error: DocumentError,
+    started_at: datetime,
+    *,
+    bucket: Bucket,
+    store: Store,
+) -> Outcome | None:
+    failed = Ingestion(
+        "failed", started_at, version.version_id, error_code=error.code, error_message=str(error)
+    )
+    unchanged = _unchanged(location, version, bucket)
+    content = DocumentContent(version)
+    if not store.replace(location, collection, content, failed, unchanged=unchanged):
+        return None
+    return Outcome("failed", error_code=error.code)
+
+
+def _unchanged(location: Location, version: ObjectVersion, bucket: Bucket) -> Callable[[], bool]:
+    def unchanged() -> bool:
+        now = bucket.head(location.object_key)
+        return now is not None and now.version_id == version.version_id
+
+    return unchanged

@@ -1,0 +1,189 @@
+"""The parser as the pipelines see it: a file's bytes become text in a process that cannot hurt this one.
+
+One helper process without this one's environment waits with the parsers loaded and forks for each document
+(milliseconds instead of a third of a second); what the forked child may do is in `confinement`, what it does in
+`parser_child`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rag.confinement import Bounds
+from rag.errors import DocumentError
+from rag.types import Parsed, Section
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_GRACE_SECONDS = 5.0
+_MESSAGE_BYTES = 16 * 1024
+_READ_BYTES = 1024 * 1024
+_BYTES_PER_CHARACTER = 4
+_PASSED_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
+
+
+class Parser:
+    """Parses one document at a time; safe to share between threads. `close` ends its helper process."""
+
+    def __init__(
+        self,
+        *,
+        wall_seconds: float = 60.0,
+        cpu_seconds: int = 60,
+        memory_mebibytes: int = 1024,
+        file_bytes: int = 100_000_000,
+        text_characters: int = 64_000_000,
+    ) -> None:
+        self._bounds = Bounds(wall_seconds, cpu_seconds, memory_mebibytes, text_characters)
+        self._file_bytes = file_bytes
+        self._helper: _Helper | None = None
+        self._lock = threading.Lock()
+
+    def parse(self, path: Path, name: str) -> Parsed:
+        """The text of the file at `path`, which its owner calls `name`.
+
+        Raises DocumentError for whatever keeps it from being indexed, bounds included; the message says what to do.
+        """
+        size = path.stat().st_size
+        if size > self._file_bytes:
+            raise DocumentError("TOO_LARGE", f"The file has {size} bytes; at most {self._file_bytes} are read.")
+        with self._lock:
+            try:
+                return self._parsed(path, name)
+            except _HelperLostError:
+                # Killed from outside, which says nothing about the document: once more, with a new helper.
+                return self._parsed_at_last(path, name)
+
+    def close(self) -> None:
+        """End the helper process and remove its directory; the next `parse` starts another."""
+        with self._lock:
+            self._drop_helper()
+
+    def _parsed_at_last(self, path: Path, name: str) -> Parsed:
+        try:
+            return self._parsed(path, name)
+        except _HelperLostError as error:
+            raise DocumentError("INTERNAL", "The parser ended twice while reading this document.") from error
+
+    def _parsed(self, path: Path, name: str) -> Parsed:
+        if self._helper is None:
+            self._helper = _Helper()
+        try:
+            result, ending = self._helper.run(path, name, self._bounds)
+        except (OSError, ValueError) as error:
+            self._drop_helper()
+            raise _HelperLostError from error
+        return _interpreted(result, ending)
+
+    def _drop_helper(self) -> None:
+        if self._helper is not None:
+            self._helper.stop()
+            self._helper = None
+
+
+class _HelperLostError(Exception):
+    """The helper process ended or does not answer."""
+
+
+class _Helper:
+    """The waiting process, its private directory and the socket to it."""
+
+    def __init__(self) -> None:
+        directory = tempfile.mkdtemp(prefix="rag-parser-")
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-s", "-P", "-m", "rag.parser_child", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=_environment(directory),
+                cwd=directory,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self.stop = weakref.finalize(self, _stop, process, self._channel, directory)
+
+    def run(self, path: Path, name: str, bounds: Bounds) -> tuple[bytes, dict[str, Any]]:
+        """The result's bytes and how the child ended; OSError or ValueError when the helper itself is gone."""
+        deadline = time.monotonic() + bounds.wall_seconds + _GRACE_SECONDS
+        request = json.dumps({"name": name, "bounds": asdict(bounds)}).encode()
+        incoming, outgoing = os.pipe()
+        try:
+            with path.open("rb") as document:
+                socket.send_fds(self._channel, [request], [document.fileno(), outgoing])
+            os.close(outgoing)
+            result = _read_all(incoming, deadline, _BYTES_PER_CHARACTER * bounds.text_characters)
+        finally:
+            os.close(incoming)
+        self._channel.settimeout(max(0.1, deadline - time.monotonic()))
+        return result, json.loads(self._channel.recv(_MESSAGE_BYTES))
+
+
+def _environment(directory: str) -> dict[str, str]:
+    """What the helper needs to find its modules and nothing that is secret; one thread for each native library."""
+    passed = {name: os.environ[name] for name in _PASSED_ENVIRONMENT if name in os.environ}
+    return {
+        **passed,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "TMPDIR": directory,
+        "HOME": directory,
+        "LANG": "C.UTF-8",
+        "MALLOC_ARENA_MAX": "2",
+        "RAYON_NUM_THREADS": "1",
+        "TOKIO_WORKER_THREADS": "1",
+    }
+
+
+def _stop(process: subprocess.Popen[bytes], channel: socket.socket, directory: str) -> None:
+    channel.close()
+    process.kill()
+    process.wait()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _read_all(descriptor: int, deadline: float, limit: int) -> bytes:
+    received = bytearray()
+    while select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        data = os.read(descriptor, _READ_BYTES)
+        received += data
+        if not data or len(received) > limit:
+            return bytes(received)
+    raise TimeoutError("The parser's helper process did not answer in time.")
+
+
+def _interpreted(result: bytes, ending: dict[str, Any]) -> Parsed:
+    if ending["timed_out"]:
+        raise DocumentError("PARSE_TIMEOUT", "Reading the document took longer than is allowed.")
+    if ending["exit"] != 0:
+        raise _signalled(-ending["exit"], ending["peak_mebibytes"])
+    try:
+        outcome = json.loads(result)
+    except ValueError as error:
+        raise DocumentError("INTERNAL", "The parser gave no readable result for this document.") from error
+    if isinstance(outcome, dict):
+        raise DocumentError(*outcome["error"])
+    media_type, title, sections = outcome
+    return Parsed(media_type, tuple(Section(*section) for section in sections), title)
+
+
+def _signalled(number: int, peak_mebibytes: int) -> DocumentError:
+    if number in {signal.SIGXCPU, signal.SIGKILL}:
+        return DocumentError("PARSE_TIMEOUT", "Reading the document took more processor time than is allowed.")
+    if number == signal.SIGABRT:  # what native code does when an allocation fails
+        return DocumentError("PARSE_MEMORY", f"Reading the document took too much memory (over {peak_mebibytes} MiB).")
+    return DocumentError("CORRUPT", f"The document is damaged: reading it crashed the parser (signal {number}).")

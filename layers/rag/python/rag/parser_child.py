@@ -1,0 +1,124 @@
+"""The process that parses: it imports the parsers once, then forks for each document a child that is thrown away.
+
+Run by `rag.parser` as `python -m rag.parser_child FD`, where FD is its end of a socket pair. A request is one JSON
+message that carries two descriptors, the document to read and the pipe for the result; the answer is one JSON message
+that says how the child ended. It ends itself, and removes its working directory, when the socket closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from rag import confinement, parsing
+from rag.confinement import Bounds
+from rag.errors import DocumentError
+
+_MESSAGE_BYTES = 16 * 1024
+_READ_BYTES = 1024 * 1024
+_OUT_OF_MEMORY = b'{"error": ["PARSE_MEMORY", "Reading the document took more memory than is allowed."]}'
+# The smallest file that makes kreuzberg unpack its PDF library into TMPDIR, once for all children.
+_SMALLEST_PDF = (
+    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj 2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj "
+    b"trailer<</Root 1 0 R>>"
+)
+
+
+def main() -> None:
+    """Serve until the other end closes."""
+    with socket.socket(fileno=int(sys.argv[1])) as channel, contextlib.suppress(ConnectionError):
+        _unpack_libraries()
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 2)
+            if not message:
+                break
+            document, result = descriptors
+            channel.sendall(json.dumps(_served(json.loads(message), document, result, channel)).encode())
+    shutil.rmtree(Path.cwd(), ignore_errors=True)
+
+
+def _served(request: dict[str, Any], document: int, result: int, channel: socket.socket) -> dict[str, Any]:
+    """Parse one document in a child; says its exit code or negative signal, whether time ran out, memory used."""
+    bounds = Bounds(**request["bounds"])
+    alive, held_by_child = os.pipe()
+    child = os.fork()
+    if child == 0:
+        channel.close()
+        _parse_and_exit(document, result, request["name"], bounds)
+    for descriptor in (document, result, held_by_child):
+        os.close(descriptor)
+    # Readable means ended: the child's end of the pipe has closed, or nobody is left to wait for the result.
+    ended, _, _ = select.select([alive, channel.fileno()], [], [], bounds.wall_seconds)
+    os.close(alive)
+    return {"timed_out": not ended, **_reaped(child)}
+
+
+def _reaped(child: int) -> dict[str, Any]:
+    # The child may not have reached setpgid; its pid is still its own, as nobody has waited for it yet.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    _, status, usage = os.wait4(child, 0)
+    return {"exit": os.waitstatus_to_exitcode(status), "peak_mebibytes": usage.ru_maxrss // 1024}
+
+
+def _parse_and_exit(document: int, result: int, name: str, bounds: Bounds) -> None:
+    try:
+        os.setpgid(0, 0)
+        confinement.confine(bounds)
+        _write(result, _outcome(document, name, bounds))
+    except MemoryError:
+        os.write(result, _OUT_OF_MEMORY)
+    finally:
+        os._exit(0)
+
+
+def _outcome(document: int, name: str, bounds: Bounds) -> bytes:
+    try:
+        with os.fdopen(document, "rb") as file:
+            parsed = parsing.parse(file.read(), name, max_characters=bounds.text_characters)
+    except DocumentError as error:
+        return _failure(error.code, str(error))
+    except RecursionError:
+        return _failure("CORRUPT", "The document is nested too deeply to be read.")
+    except MemoryError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a panic in native code is no Exception; whatever it is ends here
+        return _failure("INTERNAL", f"The parser failed on this document: {type(error).__name__}: {error}"[:500])
+    sections = [(section.text, section.page, section.heading) for section in parsed.sections]
+    return json.dumps([parsed.media_type, parsed.title, sections], ensure_ascii=False).encode()
+
+
+def _failure(code: str, message: str) -> bytes:
+    return json.dumps({"error": [code, message]}).encode(errors="replace")
+
+
+def _write(result: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(result, view[:_READ_BYTES]) :]
+
+
+def _unpack_libraries() -> None:
+    """In a child: extraction starts threads, and a process with threads must not fork."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            parsing.parse(_SMALLEST_PDF, "")
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    main()

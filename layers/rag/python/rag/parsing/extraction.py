@@ -1,0 +1,78 @@
+"""What kreuzberg reads for us: PDF page by page; spreadsheets, ODT and RTF as headings, paragraphs and tables."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import kreuzberg
+
+from rag.errors import DocumentError
+from rag.parsing import tables, unwrapping
+from rag.parsing.outline import Block
+from rag.types import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pdf(data: bytes) -> tuple[str | None, list[Section]]:
+    """The PDF's title and a section per page that has text (1-based), its lines joined to paragraphs."""
+    # Elements rather than pages: only they keep pdfium's mark where a hyphen broke a word at a line's end.
+    result = _extracted(data, "application/pdf", result_format="element_based")
+    texts: dict[int, list[str]] = defaultdict(list)
+    for element in result.elements or []:
+        if element["element_type"] != "page_break":
+            texts[element["metadata"]["page_number"] or 1].append(element["text"].replace("\r\n", "\n"))
+    pages = unwrapping.unwrap_pages(["\n".join(texts[number]) for number in sorted(texts)])
+    sections = [Section(text=text, page=number) for number, text in zip(sorted(texts), pages, strict=True)]
+    return result.metadata.get("title"), sections
+
+
+def tree(data: bytes, media_type: str, *, tables_headed: bool = False) -> tuple[str | None, list[Block]]:
+    """The title and the blocks of a document that kreuzberg knows the structure of."""
+    result = _extracted(data, media_type, include_document_structure=True)
+    nodes = (result.document or {}).get("nodes", [])
+    return result.metadata.get("title"), [
+        block for node in nodes for block in _blocks(node["content"], headed=tables_headed)
+    ]
+
+
+def _extracted(data: bytes, media_type: str, **options: Any) -> Any:
+    config = kreuzberg.ExtractionConfig(
+        output_format="plain",
+        use_cache=False,
+        enable_quality_processing=False,
+        pages=kreuzberg.PageConfig(extract_pages=True),
+        concurrency=kreuzberg.ConcurrencyConfig(max_threads=1),
+        **options,
+    )
+    try:
+        return kreuzberg.extract_bytes_sync(data, media_type, config=config)
+    except kreuzberg.KreuzbergError as error:
+        raise _document_error(str(error)) from error
+
+
+def _document_error(reason: str) -> DocumentError:
+    if "password" in reason.lower() or "encrypted" in reason.lower():
+        return DocumentError("ENCRYPTED", "The document needs a password to open; upload a copy without one.")
+    return DocumentError("CORRUPT", f"The document is damaged and cannot be read: {reason[:300]}")
+
+
+def _blocks(content: dict[str, Any], *, headed: bool) -> Iterator[Block]:
+    kind = content["node_type"]
+    if kind in {"heading", "title"}:
+        yield Block(content["text"], level=content.get("level") or 1)
+    elif kind == "list_item":
+        yield Block(f"- {content['text']}", compact=True)
+    elif kind == "table":
+        yield from (Block(line, compact=True) for line in tables.lines(_rows(content["grid"]), likely_headed=headed))
+    elif kind not in {"group", "image", "page_break", "metadata_block"} and content.get("text"):
+        yield Block(content["text"])
+
+
+def _rows(grid: dict[str, Any]) -> list[list[str]]:
+    rows = [[""] * grid["cols"] for _ in range(grid["rows"])]
+    for cell in grid["cells"]:
+        rows[cell["row"]][cell["col"]] = cell["content"] or ""
+    return rows

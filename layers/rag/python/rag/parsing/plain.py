@@ -1,0 +1,109 @@
+"""Formats that are text already: plain text, Markdown, CSV, JSON and JSON lines."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from rag.parsing import outline, tables, unwrapping
+from rag.parsing.outline import Block
+from rag.types import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FENCE = re.compile(r"\s{0,3}(```+|~~~+)")
+_ATX_HEADING = re.compile(r"\s{0,3}(#{1,6})\s+(.*?)\s*#*\s*\Z")
+_SETEXT_LINE = re.compile(r"\s{0,3}(=+|-{2,})\s*\Z")
+_OWN_LINE = re.compile(r"\s*(?:[-*+]\s|\d+[.)]\s|[|>]|\[\^?[^\]]+\]:|\s{4,}\S|<)")
+_FRONT_MATTER = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
+_FRONT_TITLE = re.compile(r"^title:\s*[\"']?(.+?)[\"']?\s*$", re.MULTILINE)
+
+
+def text(content: str) -> list[Section]:
+    """Plain text: lines that were broken at a fixed width are joined to paragraphs."""
+    return [Section(text=unwrapping.unwrap_text(content))]
+
+
+def delimited(content: str, delimiter: str | None = None) -> list[Section]:
+    """CSV: one line per record, with the column names where the first row holds them."""
+    return [Section(text="\n".join(tables.lines(tables.delimited_rows(content, delimiter), likely_headed=True)))]
+
+
+def json_document(content: str) -> list[Section]:
+    """JSON: a paragraph per element of the outermost list, a line "path: value" per leaf."""
+    value = json.loads(content)
+    elements = value if isinstance(value, list) else [value]
+    return [Section(text="\n\n".join("\n".join(_leaves(element)) for element in elements))]
+
+
+def json_lines(content: str) -> list[Section]:
+    """A paragraph per line; a line that is not JSON stays as it is."""
+    return [Section(text="\n\n".join(_json_line(line) for line in content.splitlines() if line.strip()))]
+
+
+def markdown(content: str) -> tuple[str | None, list[Section]]:
+    """Markdown as its author wrote it, under its headings; the title is the front matter's or the first heading."""
+    content = content.replace("\r\n", "\n")
+    front = _FRONT_MATTER.match(content)
+    blocks = list(_markdown_blocks(content[front.end() :] if front else content))
+    title = _FRONT_TITLE.search(front[1]) if front else None
+    return (title[1] if title else outline.first_heading(blocks)), outline.sections(blocks)
+
+
+def _json_line(line: str) -> str:
+    try:
+        return "\n".join(_leaves(json.loads(line)))
+    except (ValueError, RecursionError):
+        return line
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[str]:
+    """No deeper than `json.loads`, which raises RecursionError first."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item, path)
+    elif value is not None and value != "":
+        leaf = value if isinstance(value, str) else json.dumps(value)
+        yield f"{path}: {leaf}" if path else leaf
+
+
+def _markdown_blocks(content: str) -> Iterator[Block]:
+    paragraph: list[str] = []
+    fence = None
+    for line in [*content.split("\n"), ""]:
+        if fence:
+            paragraph.append(line)
+            fence = None if line.strip().startswith(fence) else fence
+            continue
+        opening, heading = _FENCE.match(line), _ATX_HEADING.match(line)
+        underline = _SETEXT_LINE.match(line) if len(paragraph) == 1 else None
+        if underline and not _OWN_LINE.match(paragraph[0]):
+            yield Block(paragraph[0].strip(), level=1 if underline[1][0] == "=" else 2)
+            paragraph = []
+            continue
+        if paragraph and (heading or not line.strip()):
+            yield Block(_paragraph(paragraph))
+            paragraph = []
+        if heading:
+            yield Block(heading[2], level=len(heading[1]))
+        elif line.strip():
+            paragraph.append(line)
+            fence = opening[1] if opening else None
+    if paragraph:
+        yield Block("\n".join(paragraph))
+
+
+def _paragraph(source: list[str]) -> str:
+    """Lines of one paragraph belong together, except in code, lists, tables and quotations."""
+    joined = source[0].rstrip()
+    in_code = bool(_FENCE.match(source[0]))
+    for line in source[1:]:
+        own_line = in_code or "|" in line or _OWN_LINE.match(line) or _FENCE.match(line)
+        in_code = in_code or bool(_FENCE.match(line))
+        joined += ("\n" + line.rstrip()) if own_line else (" " + line.strip())
+    return joined

@@ -1,0 +1,38 @@
+"""How many tokens a text has: exactly, by the embedding model's own `tokenizer.json`, or estimated without one."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+# Thai, Lao, Burmese, Khmer, kana, Han, Hangul: about one token per character.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+_TOKENS_PER_WORD = 1.33  # measured on English prose: 1.4 % above MiniLM's count
+_LONG_WORD = 12
+
+
+def tokenizer(path: Path | str | None) -> Callable[[Sequence[str]], list[int]]:
+    """A function from texts to their numbers of tokens, special tokens not counted; `path` names a `tokenizer.json`."""
+    if path is None:
+        return lambda texts: [estimate(text) for text in texts]
+    from tokenizers import Tokenizer  # noqa: PLC0415 - 12 MB that only those who count exactly need
+
+    exact = Tokenizer.from_file(str(path))
+    # Files made for inference cut and pad every text to one length: counts would all be that length.
+    exact.no_truncation()
+    exact.no_padding()
+    return lambda texts: [len(encoded) for encoded in exact.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def estimate(text: str) -> int:
+    """Tokens by rule of thumb: 1.33 a word, more for a long one; one a character in scripts without spaces."""
+    unspaced = len(_UNSPACED.findall(text))
+    words = _UNSPACED.sub(" ", text).split() if unspaced else text.split()
+    overlong = sum(len(word) // _LONG_WORD for word in words)
+    return unspaced + overlong + round(len(words) * _TOKENS_PER_WORD)
