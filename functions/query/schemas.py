@@ -42,7 +42,7 @@ def _language(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_storable)]
 Key = Annotated[Text, StringConstraints(min_length=1, max_length=900), AfterValidator(_key)]
-CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z")]
+CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 QuestionText = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
 
 

@@ -7,6 +7,7 @@ runs this in a bounded child process.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rag.parsing.outline import Block
 
 MAX_CHARACTERS = 64_000_000
+_WORD = re.compile(r"[^\W_]")
 _PICTURES_ONLY = "No text was found in the document; if it is scanned, run text recognition (OCR) on it first."
 
 
@@ -54,7 +56,7 @@ def _cleaned(section: Section) -> Section:
 
 
 def _check(sections: tuple[Section, ...], media_type: str, max_characters: int) -> None:
-    if not any(character.isalnum() for section in sections for character in section.text):
+    if not any(_WORD.search(section.text) for section in sections):
         if media_type.startswith("text/"):
             raise DocumentError("EMPTY", "The file holds no words.")
         raise DocumentError("NO_TEXT", _PICTURES_ONLY)

@@ -1,4 +1,4 @@
-"""What kreuzberg reads for us: PDF page by page; spreadsheets, ODT and RTF as headings, paragraphs and tables."""
+"""What kreuzberg reads for us: PDF page by page; ODT and RTF by their structure, spreadsheets as rows."""
 
 from __future__ import annotations
 
@@ -29,12 +29,20 @@ def pdf(data: bytes) -> tuple[str | None, list[Section]]:
     return result.metadata.get("title"), sections
 
 
-def tree(data: bytes, media_type: str, *, tables_headed: bool = False) -> tuple[str | None, list[Block]]:
+def tree(data: bytes, media_type: str) -> tuple[str | None, list[Block]]:
     """The title and the blocks of a document that kreuzberg knows the structure of."""
     result = _extracted(data, media_type, include_document_structure=True)
     nodes = (result.document or {}).get("nodes", [])
+    return result.metadata.get("title"), [block for node in nodes for block in _blocks(node["content"])]
+
+
+def sheets(data: bytes, media_type: str) -> tuple[str | None, list[tuple[str, list[list[str]]]]]:
+    """The title, and the name and rows of each sheet that holds anything."""
+    result = _extracted(data, media_type)
+    names = result.metadata.get("sheet_names") or []
     return result.metadata.get("title"), [
-        block for node in nodes for block in _blocks(node["content"], headed=tables_headed)
+        (names[table.page_number - 1] if table.page_number <= len(names) else "", table.cells)
+        for table in result.tables
     ]
 
 
@@ -59,14 +67,14 @@ def _document_error(reason: str) -> DocumentError:
     return DocumentError("CORRUPT", f"The document is damaged and cannot be read: {reason[:300]}")
 
 
-def _blocks(content: dict[str, Any], *, headed: bool) -> Iterator[Block]:
+def _blocks(content: dict[str, Any]) -> Iterator[Block]:
     kind = content["node_type"]
     if kind in {"heading", "title"}:
         yield Block(content["text"], level=content.get("level") or 1)
     elif kind == "list_item":
         yield Block(f"- {content['text']}", compact=True)
     elif kind == "table":
-        yield from (Block(line, compact=True) for line in tables.lines(_rows(content["grid"]), likely_headed=headed))
+        yield from (Block(line, compact=True) for line in tables.lines(_rows(content["grid"])))
     elif kind not in {"group", "image", "page_break", "metadata_block"} and content.get("text"):
         yield Block(content["text"])
 

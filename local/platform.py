@@ -1,0 +1,243 @@
+"""The whole platform in one program: services, functions, the ways in, and a file that says it is ready.
+
+    python -m local.platform --data DIR [--port N] [--ready-file FILE]
+
+does what `rag up` does, without its words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+from local import aws, environment, service
+from local.account import Account
+from local.asgi import listen
+from local.backing import Backing, OnEvent
+from local.entrances import Entrances
+from local.environment import BUCKET, MIGRATE, TENANTS
+from local.resources import Queues
+from local.service import ServiceError
+
+DRAIN_SECONDS = 10
+# A killed predecessor lets go by itself, but not before the kernel has buried it.
+_CLAIM_SECONDS = 2.0
+
+Ready = dict[str, Any]
+
+
+def _quiet(_part: str, _seconds: float) -> None:
+    pass
+
+
+@asynccontextmanager
+async def platform(
+    directory: Path, *, port: int | None = None, ready_file: Path | None = None, on_event: OnEvent = _quiet
+) -> AsyncIterator[Ready]:
+    """Start everything, yield what DIR/ready.json says, stop everything; to be entered in the main thread.
+
+    `port` is the API's; without it, the one of the last time. `on_event` hears of each part and the seconds it took.
+    Raises ServiceError when something cannot be started or does not stay alive; then the body is cancelled.
+    """
+    directory = directory.resolve()  # noqa: ASYNC240  (microseconds, once)
+    with _first_failure(), _claimed(directory), _logged(directory / "logs"), closing(_door(directory, port)) as door:
+        async with AsyncExitStack() as stack:
+            backing = Backing(directory, environment.real_model(os.environ), on_event)
+            stack.push_async_callback(backing.stop)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(backing.start_models())
+                queues = await backing.start()
+                account = Account(directory, backing, queues)
+                stack.push_async_callback(account.close, drain_seconds=DRAIN_SECONDS)
+                await account.open()
+                tenant = await _prepared(account, directory, on_event)
+            entrances = Entrances(account, backing.aws, queues, door, grace_seconds=DRAIN_SECONDS)
+            stack.push_async_callback(entrances.close)
+            await entrances.open()
+            ready = _described(directory, backing, queues, entrances) | tenant
+            announce = stack.enter_context(_announced(ready, backing, directory / "ready.json", ready_file))
+            async with _kept(backing, account, announce):
+                yield ready
+
+
+def run(
+    directory: Path, port: int | None = None, ready_file: Path | None = None, *, on_event: OnEvent = _quiet
+) -> None:
+    """Serve until SIGINT or SIGTERM; raises ServiceError."""
+    with suppress(asyncio.CancelledError):
+        asyncio.run(_serve(directory, port, ready_file, on_event))
+
+
+async def _serve(directory: Path, port: int | None, ready_file: Path | None, on_event: OnEvent) -> None:
+    serving = asyncio.current_task()
+    assert serving is not None  # noqa: S101  (this is a coroutine)
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        # Once: a second cancellation would interrupt the stopping, which is bounded anyway.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, lambda: None)
+        serving.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+    async with platform(directory, port=port, ready_file=ready_file, on_event=on_event):
+        await asyncio.Event().wait()
+
+
+async def _prepared(account: Account, directory: Path, on_event: OnEvent) -> Ready:
+    """The schema of this code, and the first tenant."""
+    began = time.monotonic()
+    await account.call(MIGRATE, {})
+    on_event("migrate", time.monotonic() - began)
+    began = time.monotonic()
+    tenant = await _first_tenant(account, directory)
+    on_event("tenant", time.monotonic() - began)
+    return tenant
+
+
+async def _first_tenant(account: Account, directory: Path) -> Ready:
+    """`tenant_id` and `api_key` of the tenant that is made at the very first start; the key is written last."""
+    tenant_file, key_file = directory / "tenant-id", directory / "api-key"
+    if not key_file.exists():
+        # A start that was killed between the two may have left a tenant whose key nobody has.
+        name = f"local-{secrets.token_hex(3)}" if tenant_file.exists() else "local"
+        service.write_private(tenant_file, "")
+        made = await account.call(TENANTS, {"action": "create", "name": name})
+        service.write_private(tenant_file, made["tenant_id"])
+        service.write_private(key_file, made["api_key"])
+    return {"tenant_id": tenant_file.read_text(), "api_key": key_file.read_text()}
+
+
+def _described(directory: Path, backing: Backing, queues: Queues, entrances: Entrances) -> Ready:
+    return {
+        "url": entrances.url,
+        "openai_base_url": backing.model.url,
+        "s3_endpoint": backing.aws.url,
+        "bucket": BUCKET,
+        "data": str(directory),
+        "queue_url": queues.url,
+        "dead_letter_queue_url": queues.dead_letter_url,
+        "access_key_id": aws.ACCESS_KEY_ID,
+        "secret_access_key": aws.SECRET_ACCESS_KEY,
+        "admin_url": entrances.admin_url,
+        "admin_token": entrances.admin_token,
+    }
+
+
+@contextmanager
+def _announced(ready: Ready, backing: Backing, *files: Path | None) -> Iterator[Callable[[], None]]:
+    """Write the files, give the function that writes them anew after a restart, remove them at the end."""
+    paths = [path for path in files if path]
+
+    def announce() -> None:
+        ready["pids"] = {"supervisor": os.getpid(), **backing.pids}
+        for path in paths:
+            service.write_private(path, json.dumps(ready, indent=2))
+
+    announce()
+    try:
+        yield announce
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _kept(backing: Backing, account: Account, on_restart: Callable[[], None]) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(backing.keep(on_restart)), group.create_task(account.warm())]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+@contextmanager
+def _first_failure() -> Iterator[None]:
+    """What started side by side fails in a group: the first one is the cause, the others were cancelled for it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        failure: BaseException = group
+        while isinstance(failure, BaseExceptionGroup):
+            failure = failure.exceptions[0]
+        raise failure from None
+
+
+@contextmanager
+def _claimed(directory: Path) -> Iterator[None]:
+    """One platform per directory; ServiceError names the process that has it."""
+    holder = directory / "pid"
+    claim = service.claimed(directory, timeout_seconds=_CLAIM_SECONDS)
+    try:
+        claim.__enter__()
+    except ServiceError:
+        pid = holder.read_text() if holder.exists() else "unknown"
+        raise ServiceError(f"{directory} is in use by the platform with process id {pid}; end it first") from None
+    try:
+        service.write_private(holder, str(os.getpid()))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        claim.__exit__(None, None, None)
+
+
+def _door(directory: Path, port: int | None) -> socket:
+    """The API's socket, bound before anything is started: a port that is taken is better heard of at once."""
+    wanted = service.kept_port(directory / "port") if port is None else port
+    try:
+        return listen(wanted)
+    except OSError as error:
+        raise ServiceError(f"port {wanted} cannot be used ({error.strerror}); choose another one") from error
+
+
+@contextmanager
+def _logged(logs: Path) -> Iterator[None]:
+    """What the supervisor's own parts have to say goes to `platform.log`."""
+    logs.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(logs / "platform.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("local", "uvicorn.error")]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+            logger.propagate = True
+        handler.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m local.platform", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="directory that keeps everything")
+    parser.add_argument("--port", type=int, help="port of the API; else the one of the last time")
+    parser.add_argument("--ready-file", type=Path, help="written once everything is ready, removed at the end")
+    options = parser.parse_args()
+    began = time.monotonic()
+    try:
+        run(options.data, options.port, options.ready_file, on_event=lambda part, _: _tell(part, began))
+    except ServiceError as error:
+        sys.exit(str(error))
+
+
+def _tell(part: str, began: float) -> None:
+    print(f"{time.monotonic() - began:6.2f} s  {part}", flush=True)  # noqa: T201  (it is a program here)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,381 @@
+"""The commands of the client against a scripted API: what they send, print and exit with."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local import cli
+from local.cli import client
+from tests.unit.scripted_api import KEY, Api, problem, serving
+
+ANSWER = {
+    "answer": "Leave is 30 days [1].",
+    "citations": [
+        {
+            "n": 1,
+            "document_id": "id-a",
+            "key": "a.pdf",
+            "title": "Handbook",
+            "page": 2,
+            "heading": "Leave",
+            "quote": "Everybody has 30\ndays \x1b[31mof leave.",
+            "score": 0.9,
+        }
+    ],
+    "hits": [],
+    "model": "extractive",
+    "cached": True,
+    "degraded": None,
+    "usage": {},
+    "timings_ms": {"embed": 7.6, "search": 1240.0},
+    "request_id": "r-1",
+}
+HIT = {
+    "chunk_id": "c",
+    "document_id": "id-a",
+    "collection": "default",
+    "key": "a.pdf",
+    "title": "Handbook",
+    "page": None,
+    "heading": None,
+    "content": "A \x1b]0;title\x07passage.",
+    "score": 0.5,
+}
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    with serving() as api:
+        monkeypatch.setenv("RAG_URL", api.url)
+        monkeypatch.setenv("RAG_API_KEY", KEY)
+        yield api
+
+
+def rag(*arguments: str | Path) -> int:
+    return cli.run([str(argument) for argument in arguments])
+
+
+def _printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_put_uploads_a_folder_and_waits_until_each_is_ready(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "hr").mkdir()
+    for name in ("a.txt", "hr/b.txt", "hr/c.txt", "d.txt", "e.txt", "f.txt"):
+        (tmp_path / name).write_text(name)
+    assert rag("put", tmp_path, "--json") == 0
+    result = _printed(capsys)
+    assert (result["ready"], result["failed"]) == (6, 0)
+    first = result["documents"][0]
+    assert (first["key"], first["status"], first["version_id"], first["chunk_count"]) == ("a.txt", "ready", "v1", 3)
+    assert sorted(api.documents) == ["a.txt", "d.txt", "e.txt", "f.txt", "hr/b.txt", "hr/c.txt"]
+
+
+def test_put_tells_a_pipe_about_each_file_and_sums_up_in_a_table(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    assert rag("put", tmp_path / "a.txt", "--collection", "hr") == 0
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == ["uploaded  a.txt (4 B)", "ready     a.txt (3 chunks)"]
+    assert printed.out.splitlines() == [
+        "key    status  size  chunks  reason",
+        "a.txt  ready   4 B   3",
+        "1 ready, 0 failed",
+    ]
+
+
+def test_put_exits_1_and_says_why_when_a_document_failed(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("good.txt", "scan.pdf"):
+        (tmp_path / name).write_text(name)
+    api.failing["scan.pdf"] = {"code": "NO_TEXT", "message": "No text was found."}
+    assert rag("put", tmp_path) == 1
+    out = capsys.readouterr().out
+    assert "NO_TEXT: No text was found." in out
+    assert out.endswith("1 ready, 1 failed\n")
+
+
+def test_put_of_a_key_again_waits_for_the_new_version(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.add("a.txt", version_id="v4", chunk_count=3)
+    api.polls_until_ready = 3
+    (tmp_path / "a.txt").write_text("new")
+    assert rag("put", tmp_path, "--json") == 0
+    assert _printed(capsys)["documents"][0]["version_id"] == "v5"
+
+
+def test_put_without_waiting_returns_after_the_upload(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    assert rag("put", tmp_path, "--no-wait", "--json") == 0
+    assert _printed(capsys)["documents"][0]["status"] == "uploaded"
+    assert [method for method, *_ in api.requests] == ["POST", "POST"]
+
+
+def test_put_gives_up_waiting_when_its_time_is_over(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    api.polls_until_ready = 10**6
+    assert rag("put", tmp_path, "--timeout", "0.3") == 1
+    assert capsys.readouterr().out.endswith("0 ready, 0 failed, 1 not finished\n")
+
+
+def test_a_file_that_is_refused_does_not_stop_the_others(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+    error = b"<Error><Code>EntityTooLarge</Code><Message>Your upload is too large</Message></Error>"
+    api.reply("/s3", error, 400)
+    assert rag("put", tmp_path, "--json") == 1
+    result = _printed(capsys)
+    [failed] = [d for d in result["documents"] if d["status"] == "failed"]
+    assert failed["error"] == {
+        "code": "REFUSED",
+        "message": "S3 refused the upload: EntityTooLarge: Your upload is too large.",
+    }
+    assert result["ready"] == 1
+
+
+def test_ctrl_c_ends_a_put_and_says_what_goes_on(api: Api, tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+    api.polls_until_ready = 10**6
+    command = [sys.executable, "-c", "from local.cli import main; main()", "put", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert process.stderr.readline().startswith("uploaded")
+        assert process.stderr.readline().startswith("uploaded")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines() == [
+        "",
+        "Stopped; every file was uploaded.",
+        "The platform goes on with 2 that arrived; `rag documents` shows how far they are.",
+    ]
+
+
+def test_put_sends_the_bytes_of_the_file_and_nothing_else(api: Api, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 1000
+    (tmp_path / "a.bin").write_bytes(content)
+    assert rag("put", tmp_path, "--no-wait") == 0
+    [form] = [body for _, path, _, body in api.requests if path == "/s3"]
+    assert content in form
+    [promise] = [body for _, path, _, body in api.requests if path == "/v1/documents"]
+    assert promise == {"key": "a.bin", "collection": "default", "size": len(content)}
+
+
+def test_the_api_key_is_not_sent_to_the_bucket(api: Api, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    rag("put", tmp_path)
+    assert {path: "x-api-key" in headers for _, path, headers, _ in api.requests}["/s3"] is False
+
+
+def test_ask_prints_the_answer_its_citations_and_how_it_came_about(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.reply("/v1/query", ANSWER)
+    assert rag("ask", "How much leave?", "--top-k", "5", "--mode", "dense", "--collection", "hr") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Leave is 30 days [1].",
+        "",
+        "[1] a.pdf, page 2 › Leave",
+        "    “Everybody has 30 days of leave.”",
+        "",
+        "extractive · cached · embed 8 ms, search 1.24 s",
+    ]
+    [(_, _, _, body)] = api.requests
+    assert body == {"question": "How much leave?", "collection": "hr", "top_k": 5, "mode": "dense"}
+
+
+def test_ask_without_an_answer_says_so_and_succeeds(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.reply(
+        "/v1/query", ANSWER | {"answer": "The documents do not say.", "citations": [], "model": None, "cached": False}
+    )
+    assert rag("ask", "What is the moon made of?") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("The documents do not say.\n")
+    assert "without a model" in out
+
+
+def test_ask_shows_the_passages_when_the_model_is_down(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    down = {"answer": "The model is down.", "citations": [], "model": None, "degraded": "retrieval_only", "hits": [HIT]}
+    api.reply("/v1/query", ANSWER | down)
+    assert rag("ask", "How much leave?") == 0
+    assert "1. a.pdf (0.500)\n   A passage." in capsys.readouterr().out
+
+
+def test_search_prints_passages_without_their_escape_sequences(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.reply("/v1/search", {"hits": [HIT], "timings_ms": {"search": 3.0}, "request_id": "r-1"})
+    assert rag("search", "leave") == 0
+    assert capsys.readouterr().out == "1. a.pdf (0.500)\n   A passage.\n\n1 passage · search 3 ms\n"
+
+
+def test_documents_are_listed_over_all_pages(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(5):
+        api.add(f"{number}.txt")
+    assert rag("documents", "--json") == 0
+    assert [d["key"] for d in _printed(capsys)["documents"]] == ["0.txt", "1.txt", "2.txt", "3.txt", "4.txt"]
+
+
+def test_documents_are_listed_by_status_with_the_reason(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.add("a.txt")
+    api.add("b.pdf", status="failed", error={"code": "ENCRYPTED", "message": "It wants a password."})
+    assert rag("documents", "--status", "failed") == 0
+    out = capsys.readouterr().out
+    assert "ENCRYPTED: It wants a password." in out
+    assert "a.txt" not in out
+
+
+def test_delete_waits_until_the_documents_are_gone(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    for key in ("a.txt", "hr/b.txt"):
+        api.add(key)
+    assert rag("delete", "a.txt", "hr/b.txt", "--wait", "--json") == 0
+    assert [d["status"] for d in _printed(capsys)["documents"]] == ["deleted", "deleted"]
+    assert api.documents == {}
+
+
+def test_delete_of_an_unknown_key_exits_1_and_deletes_the_others(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.add("a.txt")
+    assert rag("delete", "absent.txt", "a.txt", "--json") == 1
+    assert [d["status"] for d in _printed(capsys)["documents"]] == ["not found", "deleting"]
+    assert api.documents == {}
+
+
+def test_delete_spares_a_document_that_only_looks_alike(api: Api) -> None:
+    api.add("a.txt.bak")
+    api.reply("/v1/documents", {"documents": list(api.documents.values()), "next_cursor": None})
+    assert rag("delete", "a.txt") == 1
+    assert list(api.documents) == ["a.txt.bak"]
+
+
+@pytest.mark.parametrize(("word", "http", "code"), [("ok", 200, 0), ("degraded", 200, 1), ("down", 503, 1)])
+def test_status_exits_1_when_a_part_is_not_well(
+    api: Api, capsys: pytest.CaptureFixture[str], word: str, http: int, code: int
+) -> None:
+    health = {"status": word, "version": "0.1.0", "timestamp": "now", "checks": {"database": word}}
+    api.reply("/health", health, http)
+    api.reply("/v1/collections", {"collections": []})
+    assert rag("status") == code
+    assert f"is {word} (version 0.1.0)" in capsys.readouterr().out
+
+
+def test_a_wrong_key_exits_3_and_says_what_to_do(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rag("documents", "--api-key", "wrong") == 3
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "does not know this API key" in printed.err
+    assert "--api-key or RAG_API_KEY" in printed.err
+
+
+def test_a_key_that_is_refused_in_the_middle_of_a_put_ends_it(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}.txt").write_text("text")
+    assert rag("put", tmp_path, "--api-key", "wrong") == 3
+    assert len(api.requests) < 20
+
+
+def test_a_missing_key_is_told_from_a_wrong_one(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAG_API_KEY")
+    assert rag("documents") == 3
+    assert "wants an API key, and none was given" in capsys.readouterr().err
+
+
+def test_an_address_where_nothing_answers_exits_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert rag("status", "--url", "http://127.0.0.1:1", "--json") == 3
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert json.loads(printed.err)["error"]["kind"] == "unreachable"
+
+
+def test_a_server_that_is_no_platform_exits_3(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.reply("/v1/collections", b"<html>hello</html>")
+    assert rag("collections") == 3
+    assert "not with this platform's JSON" in capsys.readouterr().err
+
+
+def test_a_rejected_request_names_the_field_and_exits_1(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    errors = [{"path": "body.question", "message": "is \x1b[2Jempty"}]
+    api.reply("/v1/query", problem(422, "The request is not valid.", errors=errors), 422)
+    assert rag("ask", "", "--json") == 1
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert error["message"] == "The request is not valid. (HTTP 422); body.question: is empty"
+    assert (error["kind"], error["status"], error["request_id"]) == ("failed", 422, "r-1")
+
+
+def test_a_limit_is_waited_for_as_the_server_says(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(client.asyncio, "sleep", sleep)
+    api.reply("/v1/collections", problem(429, "Too many requests."), 429, Retry_After="7")
+    api.reply("/v1/collections", {"collections": []})
+    assert rag("collections") == 0
+    assert pauses == [7.0]
+
+
+def test_options_may_stand_before_the_command(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.add("a.txt")
+    assert rag("--json", "--api-key", KEY, "documents") == 0
+    assert len(_printed(capsys)["documents"]) == 1
+
+
+def test_an_option_after_the_command_wins_over_one_before_it(api: Api) -> None:
+    assert rag("--api-key", "wrong", "documents", "--api-key", KEY) == 0
+
+
+def test_wrong_usage_exits_2_and_is_json_where_json_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert rag("ask", "question", "--mode", "telepathy", "--json") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert json.loads(printed.err)["error"]["kind"] == "usage"
+
+
+def test_a_path_that_does_not_exist_exits_2(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rag("put", "/nonexistent/file") == 2
+    assert "There is no file or folder /nonexistent/file" in capsys.readouterr().err
+
+
+def test_a_tenant_is_made_through_the_local_platforms_own_door(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready = {"url": api.url, "api_key": "x", "admin_url": api.url, "admin_token": "t0ken"}
+    (tmp_path / "ready.json").write_text(json.dumps(ready))
+    api.reply("/2015-03-31/functions/tenants/invocations", {"tenant_id": "t", "api_key": "rag_k.s"})
+    assert rag("tenants", "create", "acme", "--data", tmp_path, "--json") == 0
+    assert _printed(capsys) == {"tenant_id": "t", "api_key": "rag_k.s"}
+    [(_, _, headers, body)] = api.requests
+    assert (body, headers["authorization"]) == ({"action": "create", "name": "acme"}, "Bearer t0ken")
+
+
+def test_a_tenant_that_cannot_be_made_exits_1_with_the_functions_words(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready = {"url": api.url, "api_key": "x", "admin_url": api.url, "admin_token": "t0ken"}
+    (tmp_path / "ready.json").write_text(json.dumps(ready))
+    path = "/2015-03-31/functions/tenants/invocations"
+    api.reply(path, {"errorMessage": "The name is empty."}, X_Amz_Function_Error="Unhandled")
+    assert rag("tenants", "create", "", "--data", tmp_path) == 1
+    assert "The name is empty." in capsys.readouterr().err

@@ -1,0 +1,196 @@
+"""BM25 by sparse vectors: what counts as the same word, and that the inner product is BM25."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag import lexical
+
+LANGUAGE = st.sampled_from(sorted(lexical.LANGUAGES))
+OCEAN_TERM = 806_864_380
+
+
+def meets(question: str, text: str, language: str = "english") -> bool:
+    """Whether all that the question asks for is found in the text."""
+    return lexical.ask(question, language).keys() <= lexical.analyse(text, language).keys()
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "language"),
+    [
+        ("running", "He runs daily.", "english"),
+        ("NATO", "the nato summit", "english"),
+        ("07-1315", "Docket No. 07-1315 was decided.", "english"),
+        ("2018-23-51", "Airworthiness Directive 2018-23-51", "english"),
+        ("71137", "net sales of 71,137 million", "english"),
+        ("IL2", "interleukin IL-2 levels", "english"),
+        ("email", "send an e-mail", "english"),
+        ("C++", "written in C++ and Rust", "english"),
+        ("C#", "(C#)", "english"),
+        ("max_tokens", "set max_tokens to 5", "english"),
+        ("max tokens", "set max_tokens to 5", "english"),
+        ("jane.doe@example.com", "write to jane.doe@example.com.", "english"),
+        ("v1.2.3", "since v1.2.3", "english"),
+        ("file", "\ufb01le", "english"),
+        ("office", "of\u00adfice", "english"),
+        ("cafe", "café", "english"),
+        ("café", "cafe\u0301", "english"),
+        ("canción", "las canciones", "spanish"),
+        ("Häuser", "das Haus", "german"),
+        ("Straße", "STRASSE", "german"),
+        ("книга", "много книг", "russian"),
+        ("東京", "東京都庁", "english"),
+        ("人口", "東京の人口は多い", "japanese"),
+        ("서울", "서울특별시에서", "korean"),
+        ("ภาษา", "ภาษาไทย", "thai"),
+        ("हिन्दी", "यह हिन्दी है", "hindi"),
+        ("שלום", "שָׁלוֹם", "simple"),
+    ],
+)
+def test_a_question_meets_the_text_that_says_the_same(question: str, text: str, language: str) -> None:
+    assert meets(question, text, language)
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("71,137", "net sales of 71137 million"),
+        ("IL-2", "interleukin IL2 levels"),
+        ("e-mails", "send an email"),
+        ("example.com", "write to jane@www.example.com."),
+    ],
+)
+def test_what_the_question_joins_meets_the_text_that_writes_it_otherwise(question: str, text: str) -> None:
+    assert lexical.ask(question, "english").keys() & lexical.analyse(text, "english").keys()
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [("07-1315", "07-1316"), ("C++", "vitamin C"), ("東京", "京東"), ("हिन्दी", "हिन्दू"), ("policy", "police")],
+)
+def test_a_question_does_not_meet_what_is_merely_alike(question: str, text: str) -> None:
+    assert not meets(question, text)
+
+
+def test_what_is_written_together_counts_in_its_parts_and_whole() -> None:
+    assert lexical.analyse("IL-2", "english") == lexical.analyse("il 2 il2", "english")
+
+
+def test_stop_words_weigh_nothing_in_a_question_that_has_other_words() -> None:
+    assert lexical.ask("What is the boiling point of water?", "english") == lexical.analyse(
+        "boiling point water", "english"
+    )
+
+
+def test_a_question_of_nothing_but_stop_words_still_finds_its_text() -> None:
+    assert lexical.ask("To be or not to be", "english").total() == 6
+    assert meets("To be or not to be", "Hamlet: To be, or not to be, that is the question.")
+
+
+def test_every_list_of_stop_words_belongs_to_a_language_and_is_written_without_accents() -> None:
+    assert lexical.STOP_WORDS.keys() <= lexical.LANGUAGES
+    for words in lexical.STOP_WORDS.values():
+        assert words == unicodedata.normalize("NFKC", words).casefold()
+        assert all(word.isascii() for word in words.split())
+
+
+def test_accented_stop_words_are_stop_words() -> None:
+    assert lexical.ask("¿Qué volcán está más al sur?", "spanish") == lexical.analyse("volcán sur", "spanish")
+
+
+def test_term_ids_never_change_because_the_index_keeps_them() -> None:
+    assert lexical.analyse("ocean", "english") == Counter({OCEAN_TERM: 1})
+
+
+@given(text=st.text(), language=LANGUAGE)
+def test_any_text_gives_ids_that_a_sparsevec_can_hold(text: str, language: str) -> None:
+    counts = lexical.analyse(text, language)
+
+    assert all(1 <= term < lexical.DIMENSIONS for term in counts)
+    assert all(count >= 1 for count in counts.values())
+    assert not counts or lexical.ask(text, language)
+
+
+@given(words=st.lists(st.sampled_from(["ocean", "river", "deep", "IL-2", "東京都"]), min_size=1))
+def test_the_order_of_words_does_not_matter(words: list[str]) -> None:
+    assert lexical.analyse(" ".join(words), "english") == lexical.analyse(" ".join(reversed(words)), "english")
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000, "a-" * 100_000, "東" * 100_000, "__" * 100_000, "\u0301" * 200_000])
+def test_monstrous_text_ends_in_few_terms(text: str) -> None:
+    """Quadratic work would take minutes here."""
+    assert len(lexical.analyse(text, "english")) <= 2
+
+
+def test_words_that_differ_after_the_64th_character_are_the_same() -> None:
+    assert lexical.analyse("x" * 64, "simple") == lexical.analyse("x" * 5000, "simple")
+
+
+def test_the_inner_product_is_bm25() -> None:
+    texts = ["cats chase mice", "dogs chase cats and cats flee", "mice eat cheese all day long"]
+    counts = [lexical.analyse(text, "english") for text in texts]
+    lengths = [count.total() for count in counts]
+    average = sum(lengths) / len(lengths)
+    frequencies = Counter(term for count in counts for term in count)
+    weights = lexical.question(lexical.ask("cats", "english"), frequencies, len(texts))
+    (cat,) = weights
+
+    scores = [
+        sum(weight * lexical.weigh(count, average).get(term, 0) for term, weight in weights.items()) for count in counts
+    ]
+
+    idf = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
+    expected = [
+        idf * count[cat] * 2.2 / (count[cat] + 1.2 * (0.25 + 0.75 * length / average))
+        for count, length in zip(counts, lengths, strict=True)
+    ]
+    assert scores == pytest.approx(expected)
+    assert scores[1] > scores[0] > scores[2] == 0
+
+
+def test_rarer_terms_weigh_more_and_none_weighs_less_than_nothing() -> None:
+    weights = [lexical.idf(frequency, 1000) for frequency in range(1001)]
+
+    assert weights == sorted(weights, reverse=True)
+    assert weights[-1] > 0
+
+
+def test_a_term_that_no_chunk_has_keeps_its_weight_in_the_question() -> None:
+    weights = lexical.question(lexical.ask("unicorn ocean", "english"), {OCEAN_TERM: 5}, 10)
+
+    assert len(weights) == 2
+    assert max(weights, key=weights.__getitem__) != OCEAN_TERM
+
+
+def test_an_ordinary_chunk_that_says_each_word_of_the_question_once_scores_what_is_possible() -> None:
+    counts = lexical.ask("deep ocean", "english")
+    weights = lexical.question(counts, {OCEAN_TERM: 5}, 10)
+    chunk = lexical.weigh({**dict.fromkeys(range(1, 99), 1), **counts}, average_length=100)
+
+    score = sum(weight * chunk[term] for term, weight in weights.items())
+
+    assert score == pytest.approx(lexical.possible(counts, {OCEAN_TERM: 5}, 10))
+
+
+def test_statistics_that_lag_behind_a_deletion_do_no_harm() -> None:
+    assert lexical.idf(7, 5) == lexical.idf(5, 5)
+    assert lexical.question({OCEAN_TERM: 1}, {OCEAN_TERM: 3}, 0)[OCEAN_TERM] > 0
+
+
+def test_a_sparse_vector_is_written_as_pgvector_reads_it() -> None:
+    assert lexical.sparsevec({7: 1.5, 3: 0.25}) == "{3:0.25,7:1.5}/1000000000"
+    assert lexical.sparsevec({}) == "{}/1000000000"
+
+
+def test_too_many_terms_keep_the_heaviest() -> None:
+    text = lexical.sparsevec({term: float(term) for term in range(1, 20_001)})
+
+    terms = [int(term) for term in re.findall(r"(\d+):", text)]
+    assert terms == list(range(4_001, 20_001))
