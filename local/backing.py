@@ -72,7 +72,7 @@ class Backing:
             await self._start("models")
 
     async def start(self) -> Queues:
-        """Return when all others answer and hold what a deployment creates; raises an ExceptionGroup of ServiceError."""
+        """Return when all others answer and hold what a deployment creates; ServiceErrors come in an ExceptionGroup."""
         async with asyncio.TaskGroup() as group:
             started = {name: group.create_task(self._start(name)) for name in self._keepers if name != "models"}
             account = group.create_task(self._create_resources(started["aws"], started["valkey"]))

@@ -63,7 +63,7 @@ QUERY = FunctionRow(
 AUTHORIZE = FunctionRow("authorize", 10, 256, concurrency=2, role="rag_authorize", warm=True)
 MIGRATE = FunctionRow("migrate", 300, 256, concurrency=1, role=OWNER, uses=frozenset({"roles", "model"}))
 TENANTS = FunctionRow("tenants", 30, 256, concurrency=1, role="rag_admin", uses=frozenset({"model"}))
-FUNCTIONS = (INGEST, QUERY, AUTHORIZE, MIGRATE, TENANTS)
+FUNCTIONS = (AUTHORIZE, QUERY, INGEST, MIGRATE, TENANTS)
 ROLES = tuple(row.role for row in FUNCTIONS if row.role != OWNER)
 
 # As AWS advises: a message must not come back while its function may still be at work on it.

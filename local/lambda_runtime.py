@@ -89,7 +89,8 @@ class Function:
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise PayloadTooLargeError(f"{len(payload)} bytes, of at most {MAX_PAYLOAD_BYTES}")
         try:
-            await asyncio.wait_for(self._free.acquire(), self._queue_seconds)
+            async with asyncio.timeout(self._queue_seconds):
+                await self._free.acquire()
         except TimeoutError:
             raise ThrottledError(f"{self.name}: every sandbox was busy for {self._queue_seconds:g} s") from None
         task = asyncio.create_task(self._run(payload, trace_id or new_trace_id()))
@@ -98,7 +99,9 @@ class Function:
         return await asyncio.shield(task)
 
     async def warm(self) -> None:
-        """Start one sandbox ahead of the first event; what goes wrong shows itself at that event."""
+        """Have one sandbox ahead of the first event; what goes wrong shows itself at that event."""
+        if self._sandboxes:
+            return
         async with self._free:
             with suppress(InitError, SandboxError):
                 sandbox, _ = await self._sandbox()
@@ -110,10 +113,12 @@ class Function:
             await asyncio.wait(self._running, timeout=timeout_seconds)
 
     async def close(self) -> None:
-        """Kill every sandbox."""
+        """Kill every sandbox; another event would start a new one."""
         for sandbox in self._sandboxes:
             sandbox.kill()
         await asyncio.gather(*(sandbox.gone.wait() for sandbox in self._sandboxes))
+        self._idle.clear()
+        self._sandboxes.clear()
 
     def _done(self, task: asyncio.Task[Invocation]) -> None:
         self._running.discard(task)

@@ -16,7 +16,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from socket import socket
@@ -53,6 +53,7 @@ async def platform(
     """
     directory = directory.resolve()  # noqa: ASYNC240  (microseconds, once)
     with _first_failure(), _claimed(directory), _logged(directory / "logs"), closing(_door(directory, port)) as door:
+        ready_files = _ready_files(directory, ready_file)
         async with AsyncExitStack() as stack:
             backing = Backing(directory, environment.real_model(os.environ), on_event)
             stack.push_async_callback(backing.stop)
@@ -67,7 +68,7 @@ async def platform(
             stack.push_async_callback(entrances.close)
             await entrances.open()
             ready = _described(directory, backing, queues, entrances) | tenant
-            announce = stack.enter_context(_announced(ready, backing, directory / "ready.json", ready_file))
+            announce = stack.enter_context(_announced(ready, backing, ready_files))
             async with _kept(backing, account, announce):
                 yield ready
 
@@ -105,6 +106,8 @@ async def _prepared(account: Account, directory: Path, on_event: OnEvent) -> Rea
     began = time.monotonic()
     tenant = await _first_tenant(account, directory)
     on_event("tenant", time.monotonic() - began)
+    # Their work is done for a long time, and each holds 50 MB.
+    await asyncio.gather(account[MIGRATE].close(), account[TENANTS].close())
     return tenant
 
 
@@ -137,10 +140,17 @@ def _described(directory: Path, backing: Backing, queues: Queues, entrances: Ent
     }
 
 
+def _ready_files(directory: Path, another: Path | None) -> list[Path]:
+    """Where readiness is announced; what a killed predecessor announced there is no longer true."""
+    paths = [path for path in (directory / "ready.json", another) if path]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return paths
+
+
 @contextmanager
-def _announced(ready: Ready, backing: Backing, *files: Path | None) -> Iterator[Callable[[], None]]:
+def _announced(ready: Ready, backing: Backing, paths: Sequence[Path]) -> Iterator[Callable[[], None]]:
     """Write the files, give the function that writes them anew after a restart, remove them at the end."""
-    paths = [path for path in files if path]
 
     def announce() -> None:
         ready["pids"] = {"supervisor": os.getpid(), **backing.pids}

@@ -102,9 +102,8 @@ def _check_encoding(path: str) -> None:
 def _forwarded(headers: list[tuple[str, str]], client: str, port: int, trace_id: str) -> list[tuple[str, str]]:
     """The headers that API Gateway sets are its own, whatever the client sent."""
     known = dict(headers)
-    chain = ", ".join(filter(None, [known.get("x-forwarded-for"), client]))
     own = {
-        "x-forwarded-for": chain,
+        "x-forwarded-for": ", ".join(filter(None, [known.get("x-forwarded-for"), client])),
         "x-forwarded-port": str(port),
         "x-forwarded-proto": "http",
         "x-amzn-trace-id": trace_id,
@@ -156,10 +155,7 @@ def _context(request: Request) -> dict[str, Any]:
         "domainName": (request.header("host") or "localhost").partition(":")[0],
         "extendedRequestId": request.request_id,
         "httpMethod": request.method,
-        "identity": {
-            "sourceIp": request.source_ip,
-            "userAgent": request.header("user-agent"),
-        },
+        "identity": {"sourceIp": request.source_ip, "userAgent": request.header("user-agent")},
         "path": request.path,
         "protocol": request.protocol,
         "requestId": request.request_id,

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from local.aws_service import Aws
     from local.postgres import Postgres
     from local.valkey import Valkey
+    from tests.integration.deployment import Deployment
 
 _OWNER = "rag_owner"
 _numbers = itertools.count(1)
@@ -109,6 +111,30 @@ def valkey(valkey_server: Valkey) -> Valkey:
     with redis.Redis.from_url(valkey_server.url) as client:
         client.flushall()
     return valkey_server
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    """S3 with a versioned bucket, and SQS."""
+    from local.aws_service import Aws
+    from tests.integration.deployment import BUCKET
+
+    server = Aws(tmp_path_factory.mktemp("servers") / "aws")
+    server.start()
+    s3 = server.client("s3")
+    s3.create_bucket(Bucket=BUCKET)
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def deployment(database: MigratedDatabase, aws: Aws, valkey: Valkey) -> Iterator[Deployment]:
+    """The handlers of one deployment, with a tenant of its own."""
+    from tests.integration.deployment import deployed
+
+    with deployed(database, aws, valkey.url) as made:
+        yield made
 
 
 def _login_roles(database: MigratedDatabase) -> list[str]:

@@ -203,7 +203,8 @@ async def health(response: Response) -> schemas.Health:
     down = checks["database"] == "down"
     response.status_code = 503 if down else 200
     limping: Literal["degraded", "ok"] = "degraded" if "down" in checks.values() else "ok"
-    return schemas.Health(status="down" if down else limping, version=__version__, timestamp=datetime.now(UTC), checks=checks)
+    status: Literal["down", "degraded", "ok"] = "down" if down else limping
+    return schemas.Health(status=status, version=__version__, timestamp=datetime.now(UTC), checks=checks)
 
 
 @app.get("/ready")

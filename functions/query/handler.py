@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.logging import correlation_paths
+from aws_lambda_powertools.metrics import MetricUnit
 from mangum import Mangum
 
 from functions.query.api import app
@@ -24,4 +25,5 @@ adapter = Mangum(app, lifespan="off", text_mime_types=["application/json", "appl
 @logger.inject_lambda_context(correlation_id_path=correlation_paths.API_GATEWAY_REST, clear_state=True)
 @metrics.log_metrics
 def handler(event: JSON, context: LambdaContext) -> Any:
+    metrics.add_metric("Requests", MetricUnit.Count, 1)
     return adapter(event, context)  # type: ignore[arg-type]  # Mangum types the context with writable fields

@@ -41,9 +41,11 @@ def _language(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
-Key = Annotated[Text, StringConstraints(min_length=1, max_length=900), AfterValidator(_key)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=900), AfterValidator(_storable), AfterValidator(_key)]
 CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-QuestionText = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
+QuestionText = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000), AfterValidator(_storable)
+]
 
 
 class Body(BaseModel):

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import threading
 import xml.etree.ElementTree as ET
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote
 
 from local.aws import inside_moto, notifications
 from local.aws.errors import S3Error
-from local.aws.exchange import Environ, Reply, ask, request
+from local.aws.exchange import Environ, Reply, ask, hiding_form, request
 from local.aws.notifications import Happening, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from _typeshed.wsgi import WSGIApplication
 
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
     from local.aws.journal import Journal
     from local.aws.queues import Queues
 
-# PUTs whose subresource does not describe the bucket.
+# What a version has beside its bytes and is kept.
 _IN_PLACE = {"tagging"}
-_NOT_KEPT = {"acl", "retention", "legal-hold", "attributes", "select", "uploads"}
 _EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 
 
@@ -86,15 +86,18 @@ class Buckets:
             if "notification" in call.query and not call.key:
                 return self._notification(call)
             if call.method in {"GET", "HEAD", "OPTIONS"} or call.is_part:
-                return ask(self._app, call.environ)
+                return self._ask(call)
             if not call.key and call.method in {"PUT", "DELETE"}:
                 return self._change_bucket(call)
             return self._change_objects(call)
 
+    def _ask(self, call: Call) -> Reply:
+        return ask(self._app, hiding_form(call.environ) if call.key else call.environ)
+
     # Buckets and what describes them
 
     def _change_bucket(self, call: Call) -> Reply:
-        reply = ask(self._app, call.environ)
+        reply = self._ask(call)
         if not reply.ok:
             return reply
         name = next((name for name in call.query if name not in {"id", "x-id"}), None)
@@ -142,14 +145,9 @@ class Buckets:
 
     def _change_objects(self, call: Call) -> Reply:
         keys = _deleted_keys(call.body) if "delete" in call.query else [call.key]
-        if (
-            call.method == "DELETE"
-            and not call.query.get("versionId")
-            and not _NOT_KEPT.union(_IN_PLACE) & {*call.query}
-        ):
-            self._make_deletable(call)
         before = {key: inside_moto.versions(call.bucket, key) for key in keys}
-        reply = ask(self._app, call.environ)
+        with self._deletable(call):
+            reply = self._ask(call)
         if "restore" in call.query:
             return self._announce(call, reply, self._restored(call) if reply.ok else [])
         if _IN_PLACE.intersection(call.query):
@@ -170,10 +168,15 @@ class Buckets:
         self._queues.deliver(sent)
         return reply
 
-    def _make_deletable(self, call: Call) -> None:
+    @contextmanager
+    def _deletable(self, call: Call) -> Iterator[None]:
         """S3 marks a key as deleted even if it never existed; moto marks existing keys only."""
-        if inside_moto.is_versioned(call.bucket) and not inside_moto.versions(call.bucket, call.key):
-            place_marker(self._app, call.bucket, call.key)
+        marking = call.method == "DELETE" and not call.query.keys() & {"versionId", *_IN_PLACE}
+        if marking and inside_moto.is_versioned(call.bucket) and not inside_moto.versions(call.bucket, call.key):
+            with passing_version(self._app, call.bucket, call.key):
+                yield
+        else:
+            yield
 
     def _update(self, call: Call, reply: Reply) -> Reply:
         """Something beside the bytes of one version changed."""
@@ -228,12 +231,13 @@ class Buckets:
         return [self._existing(f"ObjectRestore:{step}", call.bucket, stored) for step in ("Post", "Completed")]
 
 
-def place_marker(app: WSGIApplication, bucket: str, key: str) -> None:
-    """Leave a delete marker on a key that has no version, by way of an empty one."""
+@contextmanager
+def passing_version(app: WSGIApplication, bucket: str, key: str) -> Iterator[None]:
+    """Let a key that has no version have an empty one for the time of the block."""
     target = quote(f"/{bucket}/{key}")
     ask(app, request("s3", "PUT", target))
     [stored] = inside_moto.versions(bucket, key)
-    ask(app, request("s3", "DELETE", target))
+    yield
     ask(app, request("s3", "DELETE", f"{target}?versionId={stored.version_id}"))
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from local.aws import inside_moto
-from local.aws.buckets import place_marker
-from local.aws.exchange import ask, request
+from local.aws.buckets import passing_version
+from local.aws.exchange import ask, hiding_form, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,11 +53,12 @@ def _make(app: WSGIApplication, version: Version, content: bytes) -> None:
     elif inside_moto.versions(version.bucket, version.key):
         ask(app, request("s3", "DELETE", target))
     else:
-        place_marker(app, version.bucket, version.key)
+        with passing_version(app, version.bucket, version.key):
+            ask(app, request("s3", "DELETE", target))
     inside_moto.stamp(inside_moto.versions(version.bucket, version.key)[-1], version)
 
 
 def _put(app: WSGIApplication, target: str, body: bytes, headers: object = None) -> None:
-    reply = ask(app, request("s3", "PUT", target, headers=headers, body=body))  # type: ignore[arg-type]
+    reply = ask(app, hiding_form(request("s3", "PUT", target, headers=headers, body=body)))  # type: ignore[arg-type]
     if not reply.ok:
         raise RuntimeError(f"moto refused to take back {target}: {reply.status} {reply.body[:500]!r}")

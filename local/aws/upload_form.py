@@ -22,7 +22,7 @@ from local.aws.exchange import Reply
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
-    from typing import BinaryIO
+    from typing import IO
 
 _CHUNK_BYTES = 256 * 1024
 _LONGEST_FIELDS_BYTES = 20 * 1024
@@ -67,7 +67,7 @@ def _post_response(fields: Mapping[str, str]) -> bytes:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<PostResponse>{inner}</PostResponse>'.encode()
 
 
-def read(bucket: str, content_type: str, stream: BinaryIO, *, now: datetime) -> Upload:
+def read(bucket: str, content_type: str, stream: IO[bytes], *, now: datetime) -> Upload:
     """Read the form and hold it against its policy; raise S3Error as S3 would."""
     events = _events(content_type, stream)
     try:
@@ -95,7 +95,7 @@ def _header(value: str) -> str:
     return value if value.isascii() else f"=?UTF-8?B?{base64.b64encode(value.encode()).decode()}?="
 
 
-def _events(content_type: str, stream: BinaryIO) -> Iterator[Event]:
+def _events(content_type: str, stream: IO[bytes]) -> Iterator[Event]:
     kind, options = parse_options_header(content_type)
     if kind != "multipart/form-data" or not options.get("boundary"):
         raise S3Error(412, "PreconditionFailed", "Bucket POST must be of the enclosure-type multipart/form-data")

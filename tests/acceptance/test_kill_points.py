@@ -42,7 +42,7 @@ STATE = {
 
 
 @dataclass
-class Deployment:
+class IngestProcess:
     """What one ingest process needs of the world."""
 
     database: Any
@@ -76,47 +76,36 @@ class Deployment:
             connection.execute("update collections set generation = 0")
 
 
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    server = Aws(tmp_path_factory.mktemp("kill") / "aws")
-    server.start()
-    s3 = server.client("s3")
-    s3.create_bucket(Bucket="documents")
-    s3.put_bucket_versioning(Bucket="documents", VersioningConfiguration={"Status": "Enabled"})
-    yield server
-    server.stop()
-
-
 @pytest.fixture
-def deployment(database: Any, aws: Aws) -> Iterator[Deployment]:
+def process(database: Any, aws: Aws) -> Iterator[IngestProcess]:
     ensure_space(database.dsn("rag_owner"), EmbeddingSpace("fake", 4))
     admin = Database(database.url("rag_admin"), lambda: database.passwords["rag_admin"])
     tenant, _ = TenantStore(admin, EmbeddingSpace("fake", 4)).create("tenant")
     admin.close()
     with fake_model.serving(FakeModel()) as model:
-        yield Deployment(database, aws, model, str(tenant))
+        yield IngestProcess(database, aws, model, str(tenant))
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_point_and_a_redelivery_leave_the_rows_of_an_undisturbed_run(deployment: Deployment) -> None:
-    key = f"{deployment.tenant}/default/trains.md"
-    deployment.aws.client("s3").put_object(Bucket="documents", Key=key, Body=TEXT.encode())
-    calm = deployment.ingest(key)
+def test_a_kill_at_any_point_and_a_redelivery_leave_the_rows_of_an_undisturbed_run(process: IngestProcess) -> None:
+    key = f"{process.tenant}/default/trains.md"
+    process.aws.client("s3").put_object(Bucket="documents", Key=key, Body=TEXT.encode())
+    calm = process.ingest(key)
     assert calm.returncode == 0, calm.stderr
     assert json.loads(calm.stdout.splitlines()[-1]) == {"batchItemFailures": []}
-    expected = deployment.state()
-    texts = embedded(deployment.model)
+    expected = process.state()
+    texts = embedded(process.model)
     assert expected["documents"][0][2] == "ready"
     assert len(expected["chunks"]) >= 8
 
     for point in POINTS:
-        deployment.empty()
-        deployment.model.requests.clear()
-        assert deployment.ingest(key, point).returncode == -signal.SIGKILL, point
-        again = deployment.ingest(key)
+        process.empty()
+        process.model.requests.clear()
+        assert process.ingest(key, point).returncode == -signal.SIGKILL, point
+        again = process.ingest(key)
         assert again.returncode == 0, (point, again.stderr)
-        assert deployment.state() == expected, point
-        repeated = embedded(deployment.model) - texts
+        assert process.state() == expected, point
+        repeated = embedded(process.model) - texts
         assert repeated <= 3, point  # at most the last batch, which is stored with the document
         print(f"killed {point}: rows as undisturbed, {repeated} texts embedded twice")
 

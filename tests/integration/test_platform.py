@@ -67,7 +67,7 @@ class Program:
 
 
 def _descendants(pid: int) -> list[int]:
-    tables = [Path(f"/proc/{pid}/task/{thread}/children") for thread in os.listdir(f"/proc/{pid}/task")]
+    tables = [thread / "children" for thread in Path(f"/proc/{pid}/task").iterdir()]
     children = [int(child) for table in tables for child in table.read_text().split()]
     return children + [grandchild for child in children for grandchild in _descendants(child)]
 
@@ -173,6 +173,7 @@ def test_a_second_platform_on_the_same_directory_is_refused_and_names_the_first(
     assert program.process.poll() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _SERVICES)
 def test_a_service_that_is_killed_comes_back_under_its_address(program: Program, name: str) -> None:
     before = program.ready
@@ -196,6 +197,7 @@ def test_a_sandbox_that_is_killed_is_replaced(program: Program) -> None:
         _wait_until(lambda: client.get("/v1/documents", headers={"x-api-key": ready["api_key"]}).status_code == 200)
 
 
+@pytest.mark.slow
 def test_after_kill_9_nothing_remains_and_a_new_start_finds_everything(directory: Path) -> None:
     first = Program(directory)
     before = first.wait_until_ready()
@@ -204,7 +206,7 @@ def test_after_kill_9_nothing_remains_and_a_new_start_finds_everything(directory
     first.end(signal.SIGKILL)
     _wait_until(lambda: not any(_alive(pid) for pid in children))
     second = Program(directory)
-    _wait_until(lambda: not (directory / "ready.json").exists() or second.ready["pids"] != before["pids"])
+    _wait_until(lambda: not (directory / "ready.json").exists())
     after = second.wait_until_ready()
     kept = ["url", "api_key", "tenant_id", "s3_endpoint", "queue_url"]
     assert [after[name] for name in kept] == [before[name] for name in kept]
@@ -224,6 +226,7 @@ def test_a_port_that_is_taken_is_an_error_that_says_so(directory: Path) -> None:
         assert f"port {port} cannot be used" in refused.output()
 
 
+@pytest.mark.slow
 def test_a_stop_while_it_starts_leaves_nothing(directory: Path) -> None:
     program = Program(directory)
     _wait_until(lambda: len(program.children()) >= 2)

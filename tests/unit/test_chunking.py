@@ -96,7 +96,7 @@ def test_a_chunk_names_its_document_and_heading_unless_it_says_them_itself() -> 
 
 
 def test_a_long_context_is_shortened_from_the_outside() -> None:
-    heading = " › ".join(["Part One of the very long book", "Chapter Two on the rivers of the north", "The Thames"])
+    heading = "Part One of the very long book › Chapter Two on the rivers of the north › The Thames"
 
     chunk = _split("Water runs down.", title="T" * 5000, heading=heading)[0]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -194,3 +196,36 @@ def test_too_many_terms_keep_the_heaviest() -> None:
 
     terms = [int(term) for term in re.findall(r"(\d+):", text)]
     assert terms == list(range(4_001, 20_001))
+
+
+def reciprocal_rank(scores: dict[str, float], relevant: str) -> float:
+    return 1 / (1 + sum(score > scores[relevant] for score in scores.values())) if relevant in scores else 0.0
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "language", "least"), [("xquad-en", "english", 0.95), ("xquad-es", "spanish", 0.95)])
+def test_questions_find_their_paragraphs_by_words_alone(
+    shared_data: Path, name: str, language: str, least: float
+) -> None:
+    """The mean reciprocal rank of bm25s on the same sets is 0.958 and 0.955."""
+    folder = shared_data / "retrieval" / name
+    documents = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+    questions = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    relevant = dict(line.split("\t")[:2] for line in (folder / "qrels.tsv").read_text().splitlines()[1:])
+    postings: defaultdict[int, dict[str, float]] = defaultdict(dict)
+    for document in documents:
+        counts = lexical.analyse(f"{document['title']} {document['text']}", language)
+        for term, weight in lexical.weigh(counts).items():
+            postings[term][document["_id"]] = weight
+
+    ranks = []
+    for asked in questions:
+        counts = lexical.ask(asked["text"], language)
+        frequencies = {term: len(postings[term]) for term in counts if term in postings}
+        scores: defaultdict[str, float] = defaultdict(float)
+        for term, idf in lexical.question(counts, frequencies, len(documents)).items():
+            for document_id, weight in postings.get(term, {}).items():
+                scores[document_id] += idf * weight
+        ranks.append(reciprocal_rank(scores, relevant[asked["_id"]]))
+
+    assert sum(ranks) / len(ranks) >= least

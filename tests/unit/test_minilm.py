@@ -67,7 +67,7 @@ def test_scores_too_large_for_exp_are_still_normalised() -> None:
 
 
 def test_gelu_is_within_1e_6_of_the_exact_function() -> None:
-    x = np.concatenate([np.linspace(-14, 14, 20_001), [-1e4, 1e4]]).astype(np.float32)
+    x = np.concatenate([np.linspace(-14, 14, 20_001), [-1e3, 1e3]]).astype(np.float32)
     exact = np.array([value * (1 + math.erf(value / math.sqrt(2))) / 2 for value in x.astype(float)])
     doubled = x.copy()
     minilm._double_gelu(doubled)

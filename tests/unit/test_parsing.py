@@ -1,4 +1,4 @@
-"""Each format by a small file made here; the documents of the test set go through the bounded child in tests/integration."""
+"""Each format by a small file made here; the documents of the test set are read in tests/integration."""
 
 from __future__ import annotations
 
@@ -159,7 +159,8 @@ def test_json_lines_keep_lines_that_are_not_json() -> None:
 
 
 def test_markdown_keeps_code_and_tables_and_joins_wrapped_lines() -> None:
-    source = "Title\n=====\nOne line\nand its rest.\n\n## Use\n```python\n# no heading\nif x:\n    run()\n```\n\nA | B\n--|--\n1 | 2\n"
+    code = "```python\n# no heading\nif x:\n    run()\n```"
+    source = f"Title\n=====\nOne line\nand its rest.\n\n## Use\n{code}\n\nA | B\n--|--\n1 | 2\n"
 
     parsed = parsing.parse(source.encode(), "x.md")
 
@@ -194,7 +195,8 @@ def test_docx_headings_lists_hyphens_and_text_boxes_are_read_in_order() -> None:
     box = f"<w:p><w:r><w:pict><w:txbxContent>{_paragraph('In a box.')}</w:txbxContent></w:pict></w:r></w:p>"
     body = (
         _paragraph("Duties", '<w:pStyle w:val="H"/>')
-        + "<w:p><w:r><w:t>day</w:t><w:noBreakHyphen/><w:t>to</w:t><w:tab/><w:t>day</w:t></w:r><w:del><w:r><w:t>gone</w:t></w:r></w:del></w:p>"
+        + "<w:p><w:r><w:t>day</w:t><w:noBreakHyphen/><w:t>to</w:t><w:tab/><w:t>day</w:t></w:r>"
+        + "<w:del><w:r><w:t>gone</w:t></w:r></w:del></w:p>"
         + _paragraph("Milk", '<w:numPr><w:numId w:val="1"/></w:numPr>')
         + _paragraph("Eggs", '<w:numPr><w:numId w:val="1"/></w:numPr>')
         + box
@@ -227,14 +229,119 @@ def test_a_zip_bomb_is_refused_by_what_it_declares() -> None:
     assert "unpacks" in message
 
 
-def test_a_hidden_sheet_is_not_indexed(shared_data: object) -> None:
-    # A workbook needs too many parts to write here: the visible sheets of the test set's workbooks are tested there.
-    code, _ = _refusal(
-        _zipped(**{"[Content_Types].xml": _CONTENT_TYPES.format(part="xl/workbook.xml", kind="spreadsheetml.sheet")}),
-        "x.xlsx",
+def _xlsx(*sheets: tuple[str, str, str]) -> bytes:
+    """A workbook of (name, state, rows)."""
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    relations = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006/relationships"
+    listed = "".join(
+        f'<sheet name="{name}" state="{state}" sheetId="{n}" r:id="r{n}"/>'
+        for n, (name, state, _) in enumerate(sheets, 1)
+    )
+    related = "".join(
+        f'<Relationship Id="r{n}" Type="{relations}/worksheet" Target="worksheets/sheet{n}.xml"/>'
+        for n in range(1, len(sheets) + 1)
+    )
+    parts = {
+        "[Content_Types].xml": _CONTENT_TYPES.format(part="xl/workbook.xml", kind="spreadsheetml.sheet"),
+        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{relations}"><sheets>{listed}</sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}">{related}</Relationships>',
+        "_rels/.rels": f'<Relationships xmlns="{package}"><Relationship Id="r" Type="{relations}/officeDocument" '
+        'Target="xl/workbook.xml"/></Relationships>',
+    }
+    for n, (_, _, rows) in enumerate(sheets, 1):
+        parts[f"xl/worksheets/sheet{n}.xml"] = f'<worksheet xmlns="{main}"><sheetData>{rows}</sheetData></worksheet>'
+    return _zipped(**parts)
+
+
+def _row(number: int, *cells: str) -> str:
+    texts = (f'<c r="{chr(65 + i)}{number}" t="inlineStr"><is><t>{cell}</t></is></c>' for i, cell in enumerate(cells))
+    return f'<row r="{number}">{"".join(texts)}</row>'
+
+
+def test_sheets_are_sections_and_hidden_ones_are_not_indexed() -> None:
+    visible = _row(1, "Team", "Cups") + _row(2, "Blues", "1")
+
+    (section,) = parsing.parse(
+        _xlsx(("Teams", "visible", visible), ("Pay", "hidden", _row(1, "secret"))), "x.xlsx"
+    ).sections
+
+    assert (section.heading, section.text) == ("Teams", "Teams\n\nTeam | Cups\nTeam: Blues | Cups: 1")
+
+
+def test_a_workbook_whose_only_cells_are_hidden_is_empty() -> None:
+    assert _refusal(_xlsx(("A", "visible", ""), ("B", "hidden", _row(1, "secret"))), "x.xlsx")[0] == "EMPTY"
+
+
+def test_odt_is_read_by_its_headings() -> None:
+    names = {"office": "office", "text": "text", "table": "table"}
+    spaces = " ".join(f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{of}:1.0"' for name, of in names.items())
+    body = '<text:h text:outline-level="1">Rivers</text:h><text:p>They run downhill.</text:p>'
+    text = f"<office:body><office:text>{body}</office:text></office:body>"
+    content = f"<office:document-content {spaces}>{text}</office:document-content>"
+    data = _zipped(mimetype="application/vnd.oasis.opendocument.text", **{"content.xml": content})
+
+    (section,) = parsing.parse(data, "x.odt").sections
+
+    assert (section.heading, section.text) == ("Rivers", "Rivers\n\nThey run downhill.")
+
+
+def test_an_encrypted_odt_is_refused_as_such() -> None:
+    manifest = "<manifest:manifest xmlns:manifest='m'><manifest:encryption-data/></manifest:manifest>"
+    data = _zipped(mimetype="application/vnd.oasis.opendocument.text", **{"META-INF/manifest.xml": manifest})
+
+    assert _refusal(data, "x.odt")[0] == "ENCRYPTED"
+
+
+def test_rtf_is_read_without_its_marks() -> None:
+    parsed = parsing.parse(rb"{\rtf1\ansi{\fonttbl{\f0 Arial;}}\b Rivers\b0  run \'e9t\'e9.\par Always.}", "x.txt")
+
+    assert parsed.media_type == "application/rtf"
+    assert _text(parsed).split() == ["Rivers", "run", "été.", "Always."]
+
+
+def test_slides_are_pages_with_their_notes_and_tables() -> None:
+    a = "http://schemas.openxmlformats.org/drawingml/2006/main"
+    p = "http://schemas.openxmlformats.org/presentationml/2006/main"
+    r = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006/relationships"
+    space = f'xmlns:a="{a}" xmlns:p="{p}" xmlns:r="{r}"'
+
+    def related(**targets: str) -> str:
+        listed = (
+            f'<Relationship Id="{name}" Type="{r}/{name.rstrip("_")}" Target="{target}"/>'
+            for name, target in targets.items()
+        )
+        return f'<Relationships xmlns="{package}">{"".join(listed)}</Relationships>'
+
+    def shape(text: str, kind: str) -> str:
+        run = f"<p:txBody><a:p><a:r><a:t>{text}</a:t></a:r></a:p></p:txBody>"
+        return f'<p:sp><p:nvSpPr><p:nvPr><p:ph type="{kind}"/></p:nvPr></p:nvSpPr>{run}</p:sp>'
+
+    def cells(*texts: str) -> str:
+        row = "".join(f"<a:tc><a:p><a:r><a:t>{text}</a:t></a:r></a:p></a:tc>" for text in texts)
+        return f"<a:tr>{row}</a:tr>"
+
+    table = f"<p:graphicFrame><a:tbl>{cells('City', 'Rain')}{cells('Bergen', '12')}</a:tbl></p:graphicFrame>"
+    data = _zipped(
+        **{
+            "[Content_Types].xml": _CONTENT_TYPES.format(
+                part="ppt/presentation.xml", kind="presentationml.presentation"
+            ),
+            "ppt/presentation.xml": f'<p:presentation {space}><p:sldIdLst><p:sldId r:id="slide_"/>'
+            '<p:sldId r:id="slide"/></p:sldIdLst></p:presentation>',
+            "ppt/_rels/presentation.xml.rels": related(slide="slides/b.xml", slide_="/ppt/slides/a.xml"),
+            "ppt/slides/a.xml": f"<p:sld {space}>{shape('7', 'sldNum')}{table}{shape('Rain', 'title')}</p:sld>",
+            "ppt/slides/_rels/a.xml.rels": related(notesSlide="../notes/n.xml"),
+            "ppt/notes/n.xml": f"<p:notes {space}>{shape('Speak slowly.', 'body')}</p:notes>",
+            "ppt/slides/b.xml": f"<p:sld {space}>{shape('The end', 'body')}</p:sld>",
+        }
     )
 
-    assert code == "UNSUPPORTED"
+    assert [(section.page, section.heading, section.text) for section in parsing.parse(data, "x").sections] == [
+        (1, "Rain", "Rain\n\nCity | Rain\nCity: Bergen | Rain: 12\n\nNotes: Speak slowly."),
+        (2, None, "The end"),
+    ]
 
 
 # E-mail
@@ -243,7 +350,8 @@ def test_a_hidden_sheet_is_not_indexed(shared_data: object) -> None:
 def test_email_headers_and_html_only_body_are_text() -> None:
     message = (
         "From: =?utf-8?q?Zo=C3=AB?= <zoe@example.org>\r\nTo: team@example.org\r\nSubject: =?utf-8?b?UsOpc3Vtw6k=?=\r\n"
-        "MIME-Version: 1.0\r\nContent-Type: text/html; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+        "MIME-Version: 1.0\r\nContent-Type: text/html; charset=iso-8859-1\r\n"
+        "Content-Transfer-Encoding: quoted-printable\r\n\r\n"
         "<p>Un caf=E9.</p><script>bad()</script>"
     )
 

@@ -56,9 +56,12 @@ def test_wrapped_prose_becomes_paragraphs_and_rows_stay_rows() -> None:
         "- another item\n"
     )
 
+    river = (
+        "The river rises in the northern hills and runs for two hundred miles before it reaches the sea, where a port"
+    )
+
     assert unwrapping.unwrap_text(text).split("\n") == [
-        "The river rises in the northern hills and runs for two hundred miles before it reaches the sea, where a port was "
-        "built in the last century by the town.",
+        f"{river} was built in the last century by the town.",
         "Another paragraph starts here.",
         "",
         "Alabama 18,870 23,022 22,650",
@@ -85,6 +88,7 @@ def test_words_broken_by_a_hyphen_are_mended_as_the_document_writes_them() -> No
 
 
 def test_a_number_broken_at_a_dash_is_whole_again() -> None:
-    page = "Since the directive known to everybody in the field as AD 2018–\n23–51 was issued, the agency has determined that\nmore is needed."
+    first = "Since the directive known to everybody in the field as AD 2018–"
+    page = f"{first}\n23–51 was issued, the agency has determined that\nmore is needed."
 
     assert "AD 2018–23–51 was issued" in unwrapping.unwrap_pages([page])[0]

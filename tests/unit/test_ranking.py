@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.ranking import fuse, match, relevant
+from rag.ranking import LEAST_RELEVANCE, fuse, relevance, relevant
 from rag.types import Candidate, Hit, Mode
 
 MODES: tuple[Mode, ...] = ("hybrid", "dense", "lexical")
@@ -84,3 +84,35 @@ def test_scores_fall_within_0_and_1_whatever_the_order_of_candidates(
     assert all(0 <= score <= 1 for score in scores)
     assert scores == sorted(scores, reverse=True)
     assert fuse(shuffled, mode=mode) == ranked
+
+
+def test_relevance_is_the_mean_of_the_best_cosine_and_the_best_share_of_the_question() -> None:
+    assert relevance([hit(0.5, 2), hit(0.2, 6)], possible_bm25=10) == pytest.approx((0.5 + 0.6) / 2)
+
+
+def test_a_leg_that_found_nothing_does_not_speak() -> None:
+    assert relevance([hit(0.5, 0)], possible_bm25=10) == pytest.approx(0.5)
+    assert relevance([hit(0, 5)], possible_bm25=10) == pytest.approx(0.5)
+    assert relevance([hit(0.5, 0)], possible_bm25=0) == pytest.approx(0.5)
+
+
+def test_a_chunk_that_repeats_the_question_does_not_count_for_more_than_all_of_it() -> None:
+    assert relevance([hit(1.0, 25)], possible_bm25=10) == 1.0
+
+
+def test_nothing_found_is_nothing_to_answer_from() -> None:
+    assert not relevant([], 10)
+    assert not relevant([], 10, min_score=0.0)
+
+
+def test_the_setting_overrides_the_calibrated_threshold() -> None:
+    hits = [hit(LEAST_RELEVANCE, 10 * LEAST_RELEVANCE)]
+
+    assert relevant(hits, 10)
+    assert not relevant(hits, 10, min_score=LEAST_RELEVANCE + 0.01)
+    assert relevant([hit(0.01, 0.1)], 10, min_score=0.0)
+
+
+@given(hits=st.lists(st.builds(hit, st.floats(-1, 1), st.floats(0, 1000))), possible=st.floats(0, 1000))
+def test_relevance_falls_within_0_and_1(hits: list[Hit], possible: float) -> None:
+    assert 0 <= relevance(hits, possible) <= 1

@@ -1,8 +1,8 @@
 """Passages of whole sentences, small enough to embed and to quote, each on one page and under one heading.
 
 Sentences are packed greedily up to `target` tokens; a sentence is cut only where it alone exceeds `maximum`. Passages
-do not overlap: each is indexed together with its document's title and its heading, which is what a passage out of context
-lacks. Every step is linear in the text; tokens are counted in batches.
+do not overlap: each is indexed together with its document's title and its heading, which is what a passage out of
+context lacks. Every step is linear in the text; tokens are counted in batches.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From two scores to one order, and whether the best is good enough to answer from."""
+"""From two scores to one order, and whether what was found is worth answering from."""
 
 from __future__ import annotations
 
@@ -9,43 +9,50 @@ from rag.types import Candidate, Hit, Mode
 _DENSE_SHARE = 0.6
 _LEXICAL_SHARE = 0.4
 
-# Calibrated: see `relevant`.
-_LEAST_MATCH = 0.3
+# Calibrated on six development sets: their own questions are to be answered, those of another set are not. 0.30 keeps
+# 99.0 % of the first and turns away 85 % of the second; 0.28 is 99.9 % and 80 %, 0.32 is 98.8 % and 89 %. One leg alone
+# turns away 67 % (cosine) or 83 % (BM25) where it keeps 99 %. Cosines are of all-MiniLM-L6-v2.
+LEAST_RELEVANCE = 0.30
 
 
 def fuse(candidates: Sequence[Candidate], *, mode: Mode) -> list[tuple[Candidate, float]]:
-    """Order candidates best first, with scores in [0, 1].
+    """Order candidates best first, with scores in [0, 1] that compare hits of one question, not questions.
 
-    hybrid: 0.6 · cosine + 0.4 · BM25 / best BM25 of the question; dense: cosine; lexical: BM25 / best BM25. Cosines below
-    zero count as zero. Equal scores are ordered by chunk id, so that the same index gives the same order.
+    hybrid: 0.6 · cosine + 0.4 · BM25 / best BM25 of the question; dense: cosine; lexical: BM25 / best BM25. A cosine
+    below zero counts as zero. Equal scores are ordered by chunk id: the same index gives the same order.
     """
     score = _scoring(mode, max((candidate.bm25 for candidate in candidates), default=0.0))
-    return sorted(
-        ((candidate, score(candidate)) for candidate in candidates), key=lambda pair: (-pair[1], pair[0].chunk_id)
-    )
+    scored = [(candidate, score(candidate)) for candidate in candidates]
+    return sorted(scored, key=lambda pair: (-pair[1], pair[0].chunk_id))
 
 
-def match(hit: Hit, possible_bm25: float) -> float:
-    """How well a hit fits the question by itself, in [0, 1]: 0.6 · cosine + 0.4 · share of the question's idf it meets."""
-    met = min(hit.bm25 / possible_bm25, 1.0) if possible_bm25 > 0 else 0.0
-    return _DENSE_SHARE * min(max(hit.cosine, 0.0), 1.0) + _LEXICAL_SHARE * met
+def relevance(hits: Sequence[Hit], possible_bm25: float) -> float:
+    """How well the best hits fit the question, in [0, 1]; unlike scores of hits it compares between questions.
+
+    The mean of the best cosine and of the best share of the question's idf that a hit meets, where `possible_bm25` is
+    what `lexical.possible` says. A leg that found nothing, or was not asked, is left out of the mean.
+    """
+    cosine = max((_unit(hit.cosine) for hit in hits), default=0.0)
+    met = max((_unit(hit.bm25 / possible_bm25) for hit in hits), default=0.0) if possible_bm25 > 0 else 0.0
+    legs = [leg for leg in (cosine, met) if leg > 0]
+    return sum(legs) / len(legs) if legs else 0.0
 
 
 def relevant(hits: Sequence[Hit], possible_bm25: float, *, min_score: float | None = None) -> bool:
-    """Whether any hit is worth answering from."""
-    least = _LEAST_MATCH if min_score is None else min_score
-    return any(match(hit, possible_bm25) >= least for hit in hits)
+    """Whether to answer from the hits: a `relevance` of at least `min_score`, or as calibrated where that is None."""
+    return bool(hits) and relevance(hits, possible_bm25) >= (LEAST_RELEVANCE if min_score is None else min_score)
 
 
 def _scoring(mode: Mode, best_bm25: float) -> Callable[[Candidate], float]:
-    def cosine(candidate: Candidate) -> float:
-        return min(max(candidate.cosine, 0.0), 1.0)
-
-    def bm25(candidate: Candidate) -> float:
+    def share(candidate: Candidate) -> float:
         return candidate.bm25 / best_bm25 if best_bm25 > 0 else 0.0
 
     if mode == "dense":
-        return cosine
+        return lambda candidate: _unit(candidate.cosine)
     if mode == "lexical":
-        return bm25
-    return lambda candidate: _DENSE_SHARE * cosine(candidate) + _LEXICAL_SHARE * bm25(candidate)
+        return share
+    return lambda candidate: _DENSE_SHARE * _unit(candidate.cosine) + _LEXICAL_SHARE * share(candidate)
+
+
+def _unit(value: float) -> float:
+    return min(max(value, 0.0), 1.0)

@@ -18,7 +18,8 @@ def clean(text: str) -> str:
     """`text` in NFC without control characters; one kind of line break, at most one space or blank line in a row."""
     text = _LIGATURE.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
     text = _UNWANTED.sub("", _LINE_BREAK.sub("\n", text))
-    text = unicodedata.normalize("NFC", text)
+    if not unicodedata.is_normalized("NFC", text):  # normalizing takes four times the memory of the text
+        text = unicodedata.normalize("NFC", text)
     text = _SPACE.sub(" ", text).replace(" \n", "\n")
     return _MANY_BREAKS.sub("\n\n", _BLANK_LINE.sub("\n", text)).strip()
 

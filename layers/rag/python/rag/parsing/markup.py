@@ -29,7 +29,7 @@ _CLOSED_BY = {  # an opening tag ends these where they are still open: HTML lets
     "dd": ("dt", "dd"),
     "option": ("option",),
 }
-# Every alternative stops at the next "<" or at a bounded quotation: broken pages cost linear time, unlike with html.parser.
+# Every alternative stops at the next "<" or at a bounded quotation: unlike html.parser, linear on broken pages too.
 _TOKEN = re.compile(
     r"(?P<text>[^<]+)"
     r"|<!--.*?(?:-->|\Z)"

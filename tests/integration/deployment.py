@@ -1,0 +1,167 @@
+"""A deployment of the real handlers in this process: real database, cache and bucket, a model server that is a fake."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag import wiring
+from rag.migrations import ensure_space
+from rag.store.access import TenantStore
+from rag.store.database import Database, EmbeddingSpace
+from tests import fake_model
+from tests.fake_model import FakeModel
+
+EVENTS = Path(__file__).resolve().parents[2] / "events"
+SPACE = EmbeddingSpace("fake", 4)
+BUCKET = "documents"
+
+
+class Context:
+    """What Lambda passes beside the event."""
+
+    function_name = "function"
+    memory_limit_in_mb = 512
+    invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:function"
+    aws_request_id = "1"
+
+    def __init__(self, seconds: float = 60) -> None:
+        self._seconds = seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(self._seconds * 1000)
+
+
+@dataclass
+class Deployment:
+    database: Any
+    aws: Any
+    model: FakeModel
+    settings: dict[str, str]
+    tenant: uuid.UUID
+    key: str
+    tenants: TenantStore
+    opened: list[Database] = field(default_factory=list)
+
+    @contextmanager
+    def function(self, role: str, **settings: str) -> Iterator[None]:
+        """Be the sandbox of a function that connects as this role."""
+        every = {
+            **self.settings,
+            "RAG_DATABASE_URL": self.database.dsn(role),
+            **{f"RAG_{name.upper()}": value for name, value in settings.items()},
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("RAG_")]:
+                patch.delenv(name)
+            for name, value in every.items():
+                patch.setenv(name, value)
+            forget_wiring()
+            try:
+                yield
+            finally:
+                wiring.database().close()
+                forget_wiring()
+
+    def ask(self, method: str, path: str, body: Any = None, *, tenant: Any = None, **event: Any) -> Reply:
+        """Send one request through the query function's handler, as its gateway would."""
+        from functions.query.handler import handler
+
+        sent = sample("query/search.json")
+        sent |= {"httpMethod": method, "path": path, "body": None if body is None else json.dumps(body), **event}
+        if isinstance(event.get("body"), str):
+            sent["body"] = event["body"]
+        role = sent.pop("role", "admin")
+        sent["requestContext"]["authorizer"] |= {"tenant_id": str(tenant or self.tenant), "role": role}
+        if sent.pop("anonymous", False):
+            del sent["requestContext"]["authorizer"]
+        with self.function("rag_query"):
+            return Reply(handler(sent, Context()))
+
+    def ingest(self, *bodies: str, receives: int = 1, **settings: str) -> Any:
+        """Deliver a batch of messages to the ingest function's handler."""
+        from functions.ingest.handler import handler
+
+        record = sample("ingest/object_created.json")["Records"][0]
+        record["attributes"]["ApproximateReceiveCount"] = str(receives)
+        records = [{**record, "messageId": str(number), "body": body} for number, body in enumerate(bodies)]
+        with self.function("rag_ingest", **settings):
+            return handler({"Records": records}, Context())
+
+    def put(self, key: str, text: str | bytes, *, tenant: Any = None, collection: str = "default") -> str:
+        """Store an object, deliver its message, and return the object's key."""
+        object_key = f"{tenant or self.tenant}/{collection}/{key}"
+        self.aws.client("s3").put_object(Bucket=BUCKET, Key=object_key, Body=text)
+        assert self.ingest(notification(object_key)) == {"batchItemFailures": []}
+        return object_key
+
+    def documents(self) -> dict[str, Any]:
+        return {item["key"]: item for item in self.ask("GET", "/v1/documents").json["documents"]}
+
+
+@dataclass
+class Reply:
+    raw: dict[str, Any]
+
+    @property
+    def status(self) -> int:
+        return int(self.raw["statusCode"])
+
+    @property
+    def json(self) -> Any:
+        assert not self.raw["isBase64Encoded"]
+        return json.loads(self.raw["body"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return dict(self.raw["headers"])
+
+
+def sample(name: str) -> Any:
+    return json.loads((EVENTS / name).read_text())
+
+
+def notification(*object_keys: str, event: str = "ObjectCreated:Put") -> str:
+    from urllib.parse import quote_plus
+
+    [record] = json.loads(sample("ingest/object_created.json")["Records"][0]["body"])["Records"]
+    records = []
+    for object_key in object_keys:
+        record["s3"]["object"]["key"] = quote_plus(object_key, safe="/")
+        records.append(json.loads(json.dumps({**record, "eventName": event})))
+    return json.dumps({"Records": records})
+
+
+def forget_wiring() -> None:
+    for built in vars(wiring).values():
+        if hasattr(built, "cache_clear"):
+            built.cache_clear()
+
+
+@contextmanager
+def deployed(database: Any, aws: Any, redis_url: str) -> Iterator[Deployment]:
+    ensure_space(database.dsn("rag_owner"), SPACE)
+    admin = Database(database.url("rag_admin"), lambda: database.passwords["rag_admin"])
+    tenants = TenantStore(admin, SPACE)
+    tenant, key = tenants.create("first")
+    with fake_model.serving(FakeModel(SPACE.dimensions)) as model:
+        settings = {
+            **aws.environment,
+            "AWS_SESSION_TOKEN": "token",
+            "RAG_BUCKET": BUCKET,
+            "RAG_REDIS_URL": redis_url,
+            "RAG_MODEL_URL": model.url,
+            "RAG_EMBEDDING_MODEL": SPACE.model,
+            "RAG_EMBEDDING_DIMENSIONS": str(SPACE.dimensions),
+            "RAG_CHAT_MODEL": "fake",
+        }
+        yield Deployment(database, aws, model, settings, tenant, key, tenants)
+    admin.close()
