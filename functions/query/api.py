@@ -184,9 +184,7 @@ async def list_collections(who: Reader) -> schemas.CollectionList:
 
 
 @app.post("/v1/collections", status_code=201)
-async def create_collection(
-    body: schemas.CollectionRequest, who: Writer, response: Response
-) -> schemas.CollectionBody:
+async def create_collection(body: schemas.CollectionRequest, who: Writer, response: Response) -> schemas.CollectionBody:
     """Make a collection; the same request again changes nothing and answers 200."""
     collection, new = wiring.catalog().create_collection(who.tenant_id, body.name, body.language)
     if collection.language != body.language:

@@ -172,11 +172,14 @@ class Buckets:
     def _deletable(self, call: Call) -> Iterator[None]:
         """S3 marks a key as deleted even if it never existed; moto marks existing keys only."""
         marking = call.method == "DELETE" and not call.query.keys() & {"versionId", *_IN_PLACE}
-        if marking and inside_moto.is_versioned(call.bucket) and not inside_moto.versions(call.bucket, call.key):
-            with passing_version(self._app, call.bucket, call.key):
-                yield
-        else:
+        if not marking or not inside_moto.is_versioned(call.bucket) or inside_moto.versions(call.bucket, call.key):
             yield
+            return
+        target = quote(f"/{call.bucket}/{call.key}")
+        ask(self._app, request("s3", "PUT", target))
+        [passing] = inside_moto.versions(call.bucket, call.key)
+        yield
+        ask(self._app, request("s3", "DELETE", f"{target}?versionId={passing.version_id}"))
 
     def _update(self, call: Call, reply: Reply) -> Reply:
         """Something beside the bytes of one version changed."""
@@ -229,16 +232,6 @@ class Buckets:
         stored = inside_moto.versions(call.bucket, call.key)[-1]
         # moto brings an object back from the archive at once.
         return [self._existing(f"ObjectRestore:{step}", call.bucket, stored) for step in ("Post", "Completed")]
-
-
-@contextmanager
-def passing_version(app: WSGIApplication, bucket: str, key: str) -> Iterator[None]:
-    """Let a key that has no version have an empty one for the time of the block."""
-    target = quote(f"/{bucket}/{key}")
-    ask(app, request("s3", "PUT", target))
-    [stored] = inside_moto.versions(bucket, key)
-    yield
-    ask(app, request("s3", "DELETE", f"{target}?versionId={stored.version_id}"))
 
 
 def _difference(some: Sequence[Stored], others: Sequence[Stored]) -> list[Stored]:

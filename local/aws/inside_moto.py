@@ -35,15 +35,17 @@ if TYPE_CHECKING:
 
 Stored = FakeKey | FakeDeleteMarker
 
-# Attributes of a version → the header of a PUT that sets them.
-_HEADERS = {
-    "storage_class": "x-amz-storage-class",
-    "encryption": "x-amz-server-side-encryption",
-    "kms_key_id": "x-amz-server-side-encryption-aws-kms-key-id",
-    "website_redirect_location": "x-amz-website-redirect-location",
-}
-# The checksum of an upload in parts may be one of checksums, which no header of a PUT can say.
-_CHECKSUM = ("checksum_algorithm", "checksum_value", "checksum_type", "checksum_parts")
+# What a version is beside its bytes, its metadata and its place.
+_PROPERTIES = (
+    "_storage_class",
+    "encryption",
+    "kms_key_id",
+    "website_redirect_location",
+    "checksum_algorithm",
+    "checksum_value",
+    "checksum_type",
+    "checksum_parts",
+)
 _SECRET_PARTS_ELSEWHERE = {"replicas"}
 
 
@@ -97,8 +99,8 @@ def describe(bucket_name: str, stored: Stored) -> Version:
         is_marker=is_marker(stored),
         last_modified=stored.last_modified.isoformat(),
         etag=etag(stored),
-        headers=_headers(stored) if isinstance(stored, FakeKey) else {},
-        checksum={name: getattr(stored, name, None) for name in _CHECKSUM},
+        metadata=dict(stored.metadata) if isinstance(stored, FakeKey) else {},
+        properties={name: getattr(stored, name, None) for name in _PROPERTIES},
         tags=_tagger().get_tag_dict_for_resource(stored.arn) if isinstance(stored, FakeKey) else {},
     )
 
@@ -107,23 +109,23 @@ def _tagger() -> Any:
     return s3_backends[ACCOUNT_ID]["aws"].tagger
 
 
-def _headers(stored: FakeKey) -> Mapping[str, str]:
-    headers = {name: str(value) for name, value in stored.metadata.items()}
-    headers |= {header: str(getattr(stored, name)) for name, header in _HEADERS.items() if getattr(stored, name)}
-    return headers
+def restore(version: Version, content: bytes) -> None:
+    """Give a bucket back one version, as its newest of that key.
 
-
-def stamp(stored: Stored, version: Version) -> None:
-    """Give a version that was just made again the id, the time and the etag that it had."""
-    stored._version_id = version.version_id
-    stored.last_modified = datetime.fromisoformat(version.last_modified)
-    if isinstance(stored, FakeKey):
-        stored._etag = version.etag
-        stored._is_versioned = version.version_id != "null"
-        for name, value in version.checksum.items():
-            setattr(stored, name, value)
-        if version.tags:
-            _tagger().tag_resource(stored.arn, [{"Key": key, "Value": value} for key, value in version.tags.items()])
+    Not by a PUT: that costs milliseconds, chooses an id and a time of its own, and may be refused by the bucket's settings.
+    """
+    made: Any = FakeKey(version.key, content, ACCOUNT_ID, REGION, bucket_name=version.bucket)
+    made.set_metadata(dict(version.metadata))
+    for name, value in version.properties.items():
+        setattr(made, name, value)
+    made._etag = version.etag
+    made._is_versioned = version.version_id != "null"
+    restored = FakeDeleteMarker(made) if version.is_marker else made
+    restored._version_id = version.version_id
+    restored.last_modified = datetime.fromisoformat(version.last_modified)
+    bucket(version.bucket).keys[version.key] = restored
+    if version.tags:
+        _tagger().tag_resource(made.arn, [{"Key": key, "Value": value} for key, value in version.tags.items()])
 
 
 # SQS

@@ -33,7 +33,7 @@ CREATE TABLE versions (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     bucket TEXT NOT NULL REFERENCES buckets (name) ON DELETE CASCADE,
     key TEXT NOT NULL, version_id TEXT NOT NULL, is_marker INTEGER NOT NULL, last_modified TEXT NOT NULL,
-    etag TEXT NOT NULL, headers TEXT NOT NULL, checksum TEXT NOT NULL, tags TEXT NOT NULL,
+    etag TEXT NOT NULL, metadata TEXT NOT NULL, properties TEXT NOT NULL, tags TEXT NOT NULL,
     UNIQUE (bucket, key, version_id)
 );
 CREATE TABLE bodies (
@@ -57,7 +57,7 @@ PRAGMA user_version = 1;
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of an object, or a delete marker; `headers` are those of a PUT that makes it again."""
+    """One version of an object, or a delete marker."""
 
     bucket: str
     key: str
@@ -65,8 +65,8 @@ class Version:
     is_marker: bool
     last_modified: str
     etag: str
-    headers: Mapping[str, str]
-    checksum: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    properties: Mapping[str, Any]
     tags: Mapping[str, str]
 
 

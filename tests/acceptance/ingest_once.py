@@ -42,7 +42,7 @@ def main(object_key: str, point: str | None) -> None:
     if point:
         die_after(*after[point])
     answer = handler.handler(message(object_key), Context())
-    print(json.dumps(answer))
+    sys.stdout.write(json.dumps(answer) + "\n")
 
 
 def die_after(owner: Any, name: str, when: int | Callable[..., bool]) -> None:

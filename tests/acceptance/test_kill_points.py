@@ -30,14 +30,24 @@ TEXT = "\n\n".join(
 )
 
 STATE = {
-    "documents": "select id, key, status, version_id, content_hash, size, media_type, title, chunk_count, error_code from documents order by id",
-    "chunks": "select id, document_id, position, page, heading, content, content_hash, tokens, lexical::text, lexemes, lexeme_count from chunks order by id",
+    "documents": """
+        select id, key, status, version_id, content_hash, size, media_type, title, chunk_count, error_code
+        from documents order by id
+    """,
+    "chunks": """
+        select id, document_id, position, page, heading, content, content_hash, tokens,
+          lexical::text, lexemes, lexeme_count
+        from chunks order by id
+    """,
     "embeddings": "select chunk_id, document_id, dimensions, embedding::text from embeddings order by chunk_id",
-    "lexemes": "select lexeme, sum(document_frequency) from lexeme_statistics group by 1 having sum(document_frequency) <> 0 order by 1",
+    "lexemes": """
+        select lexeme, sum(document_frequency) from lexeme_statistics
+        group by 1 having sum(document_frequency) <> 0 order by 1
+    """,
     "totals": "select sum(document_count), sum(chunk_count), sum(lexeme_count) from collection_statistics",
     "pending": "select * from pending_embeddings",
-    "ingestions": "select document_id, version_id, outcome, chunk_count from ingestions",
-    "generation": "select name, generation from collections",
+    "ingestions": "select document_id, version_id, outcome, chunk_count from ingestions order by document_id",
+    "generation": "select name, generation from collections order by name",
 }
 
 

@@ -77,8 +77,8 @@ class Deployment:
 
         sent = sample("query/search.json")
         sent |= {"httpMethod": method, "path": path, "body": None if body is None else json.dumps(body), **event}
-        if isinstance(event.get("body"), str):
-            sent["body"] = event["body"]
+        if "raw" in sent:
+            sent["body"] = sent.pop("raw")
         role = sent.pop("role", "admin")
         sent["requestContext"]["authorizer"] |= {"tenant_id": str(tenant or self.tenant), "role": role}
         if sent.pop("anonymous", False):

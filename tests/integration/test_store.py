@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from rag import ingestion, lexical, ranking
 from rag.errors import InvalidRequestError, NotAuthorizedError, NotFoundError, UnavailableError
@@ -146,7 +147,10 @@ def test_statistics_are_exact_after_replacing_deleting_and_rolling_up(world: Wor
     collection = world.index.collection(gone, create=False)
     assert collection is not None
     world.index.forget(gone, collection, Ingestion("forgotten", datetime.now(UTC)), unchanged=lambda: True)
-    counted = "select lexeme, sum(document_frequency) from lexeme_statistics group by 1 having sum(document_frequency) <> 0 order by 1"
+    counted = (
+        "select lexeme, sum(document_frequency) from lexeme_statistics "
+        "group by 1 having sum(document_frequency) <> 0 order by 1"
+    )
     true = "select lexeme, count(*) from (select unnest(lexemes) as lexeme from chunks) as each group by 1 order by 1"
     totals = "select sum(document_count), sum(chunk_count), sum(lexeme_count) from collection_statistics"
     true_totals = "select count(distinct document_id), count(*), sum(lexeme_count) from chunks"
@@ -235,10 +239,10 @@ def test_a_tenant_sees_nothing_of_another_by_any_read(world: World) -> None:
         world.catalog.document(stranger, location.document_id)
 
 
-TABLES = (
-    "tenants api_keys collections documents chunks embeddings pending_embeddings lexeme_statistics "
-    "collection_statistics ingestions conversations messages feedback audit_log"
-).split()
+TABLES = [
+    *("tenants", "api_keys", "collections", "documents", "chunks", "embeddings", "pending_embeddings", "ingestions"),
+    *("lexeme_statistics", "collection_statistics", "conversations", "messages", "feedback", "audit_log"),
+]
 
 
 @pytest.mark.parametrize("role", ["rag_query", "rag_ingest", "rag_owner"])
@@ -247,7 +251,7 @@ def test_without_a_tenant_a_role_sees_no_row_of_any_table(world: World, role: st
     with psycopg.connect(world.database.dsn(role), autocommit=True) as connection:
         for table in TABLES:
             try:
-                rows = connection.execute(f"select count(*) from {table}".encode()).fetchone()
+                rows = connection.execute(sql.SQL("select count(*) from {}").format(sql.Identifier(table))).fetchone()
             except psycopg.errors.InsufficientPrivilege:
                 continue
             assert rows == (0,), table
@@ -267,7 +271,7 @@ def test_the_query_role_cannot_write_what_ingest_owns(world: World, table: str) 
         psycopg.connect(world.database.dsn("rag_query"), autocommit=True) as connection,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
-        connection.execute(f"delete from {table}".encode())
+        connection.execute(sql.SQL("delete from {}").format(sql.Identifier(table)))
 
 
 def test_a_row_for_another_tenant_is_refused(world: World) -> None:
@@ -317,7 +321,8 @@ def test_a_revoked_or_expired_key_is_refused(world: World) -> None:
     for column in ("revoked_at", "expires_at"):
         _, key = world.tenants.create(column)
         with psycopg.connect(world.database.superuser_dsn(), autocommit=True) as connection:
-            connection.execute(f"update api_keys set {column} = now() where id = %s".encode(), [key[4:12]])
+            expire = sql.SQL("update api_keys set {} = now() where id = %s").format(sql.Identifier(column))
+            connection.execute(expire, [key[4:12]])
         with pytest.raises(NotAuthorizedError):
             world.keys.caller(key)
 

@@ -51,9 +51,7 @@ class Store(Protocol):
     def announce(self, location: Location, collection: Collection) -> None: ...
     def begin(self, location: Location, collection: Collection, version: ObjectVersion) -> bool: ...
     def known_embeddings(self, location: Location, collection: Collection) -> dict[bytes, Vector]: ...
-    def keep_embeddings(
-        self, location: Location, collection: Collection, vectors: Mapping[bytes, Vector]
-    ) -> None: ...
+    def keep_embeddings(self, location: Location, collection: Collection, vectors: Mapping[bytes, Vector]) -> None: ...
     def replace(
         self,
         location: Location,
@@ -195,9 +193,7 @@ def _index(
         parsed.title,
         tuple(indexed(location, collection, chunk, vectors[chunk.content_hash]) for chunk in chunks),
     )
-    done = Ingestion(
-        "ready", started_at, version.version_id, chunk_count=len(chunks), embedded_count=embedded
-    )
+    done = Ingestion("ready", started_at, version.version_id, chunk_count=len(chunks), embedded_count=embedded)
     unchanged = _unchanged(location, version, bucket)
     if not store.replace(location, collection, content, done, unchanged=unchanged):
         return None
@@ -268,9 +264,7 @@ def _fail(
     bucket: Bucket,
     store: Store,
 ) -> Outcome | None:
-    failed = Ingestion(
-        "failed", started_at, version.version_id, error_code=error.code, error_message=str(error)
-    )
+    failed = Ingestion("failed", started_at, version.version_id, error_code=error.code, error_message=str(error))
     unchanged = _unchanged(location, version, bucket)
     content = DocumentContent(version)
     if not store.replace(location, collection, content, failed, unchanged=unchanged):

@@ -34,7 +34,7 @@ class Settings(BaseModel):
     tokenizer_path: str = Field("", description="tokenizer.json of the embedding model; empty: tokens are estimated.")
     batch_size: int = Field(100, ge=1, le=2048, description="Texts per embedding request.")
     chunk_tokens: int = Field(150, ge=20, le=4000, description="Tokens that a chunk aims at.")
-    chunk_max_tokens: int = Field(250, ge=30, le=8000, description="Tokens that no chunk exceeds, its context included.")
+    chunk_max_tokens: int = Field(250, ge=30, le=8000, description="Tokens that no chunk exceeds, with its context.")
     max_document_bytes: int = Field(100_000_000, ge=1, description="A larger file is refused as TOO_LARGE.")
     parse_seconds: float = Field(60, gt=0, description="Wall-clock limit of parsing one document.")
     parse_memory_mib: int = Field(1024, ge=64, description="Address space of the parsing child, in MiB.")

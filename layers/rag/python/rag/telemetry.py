@@ -1,4 +1,4 @@
-"""Logs and metrics: one logger, one metrics namespace; handlers use them, the rest of the product returns what happened."""
+"""Logs and metrics: handlers use them, the rest of the product returns what happened."""
 
 from __future__ import annotations
 

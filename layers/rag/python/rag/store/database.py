@@ -82,7 +82,6 @@ class Database:
     def query(self, name: str, /, **parameters: object) -> list[Row]:
         """Run one statement outside any tenant, in its own transaction."""
 
-
         def attempt() -> list[Row]:
             try:
                 return self._open().execute(statement(name), parameters).fetchall()

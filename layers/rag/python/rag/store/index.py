@@ -118,7 +118,9 @@ class IndexStore:
 
         return self.database.write(location.tenant_id, work)
 
-    def forget(self, location: Location, collection: Collection, ingestion: Ingestion, *, unchanged: Callable[[], bool]) -> bool:
+    def forget(
+        self, location: Location, collection: Collection, ingestion: Ingestion, *, unchanged: Callable[[], bool]
+    ) -> bool:
         """Remove all that is held of a document; False when `unchanged` says that the bucket has it again."""
 
         def work(transaction: Transaction) -> bool:
@@ -152,7 +154,9 @@ def _vector(text: str) -> Vector:
     return array("f", HalfVector.from_text(text).to_list())
 
 
-def _count(transaction: Transaction, location: Location, collection: Collection, chunks: Sequence[IndexedChunk]) -> None:
+def _count(
+    transaction: Transaction, location: Location, collection: Collection, chunks: Sequence[IndexedChunk]
+) -> None:
     frequencies: dict[int, int] = {}
     for chunk in chunks:
         for lexeme in chunk.lexemes:
