@@ -18,7 +18,8 @@ import pytest
 from local.aws_service import Aws
 from rag.migrations import ensure_space
 from rag.store.access import TenantStore
-from rag.store.database import Database, EmbeddingSpace
+from rag.store.database import Database
+from rag.types import EmbeddingSpace
 from tests import fake_model
 from tests.acceptance.ingest_once import POINTS
 from tests.fake_model import FakeModel

@@ -16,7 +16,8 @@ import pytest
 from rag import wiring
 from rag.migrations import ensure_space
 from rag.store.access import TenantStore
-from rag.store.database import Database, EmbeddingSpace
+from rag.store.database import Database
+from rag.types import EmbeddingSpace
 from tests import fake_model
 from tests.fake_model import FakeModel
 

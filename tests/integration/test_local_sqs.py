@@ -6,6 +6,7 @@ import itertools
 import json
 import signal
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import httpx
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from local import aws
 from local.aws import inside_moto
@@ -143,11 +144,7 @@ def test_a_message_received_too_often_goes_to_the_dead_letter_queue_for_good(
     assert bodies(queue.receive()) == []
     assert (queue.count(), dead.count()) == (0, 1)
     restart(server)
-    assert (queue.count(), dead.count()) == (0, 1)
-    [message] = dead.receive()
-    dead.delete(message)
-    restart(server)
-    assert dead.receive() == []
+    assert (queue.count(), bodies(dead.receive())) == (0, ["poison"])
 
 
 def test_queues_come_back_with_their_attributes_and_may_be_created_again(server: Aws, with_dead_letters: Any) -> None:
@@ -166,7 +163,7 @@ def test_queues_come_back_with_their_attributes_and_may_be_created_again(server:
     queue.create(VisibilityTimeout="77")
     with pytest.raises(queue.sqs.exceptions.QueueNameExists):
         queue.create(VisibilityTimeout="78")
-    with pytest.raises(queue.sqs.exceptions.QueueDoesNotExist):
+    with pytest.raises(gone.sqs.exceptions.QueueDoesNotExist):
         gone.attributes()
 
 
@@ -180,9 +177,11 @@ def test_a_message_made_visible_can_be_received_at_once(queue: Queue) -> None:
 
 def test_a_long_poll_holds_up_nobody_and_ends_with_the_message(queue: Queue) -> None:
     found: list[list[str]] = []
-    pollers = [
-        threading.Thread(target=lambda: found.append(bodies(queue.receive(WaitTimeSeconds=20)))) for _ in range(3)
-    ]
+
+    def poll() -> None:
+        found.append(bodies(queue.receive(WaitTimeSeconds=20)))
+
+    pollers = [threading.Thread(target=poll) for _ in range(3)]
     for poller in pollers:
         poller.start()
     for number in range(3):
@@ -228,7 +227,12 @@ def test_sigterm_ends_the_server_even_during_a_long_poll(tmp_path: Path) -> None
     server = Aws(tmp_path / "aws")
     server.start()
     queue = Queue(server, "q").create()
-    poller = threading.Thread(target=lambda: pytest.raises(Exception, queue.receive, WaitTimeSeconds=20))
+
+    def poll() -> None:
+        with suppress(BotoCoreError):
+            queue.receive(WaitTimeSeconds=20)
+
+    poller = threading.Thread(target=poll)
     poller.start()
     assert server.process is not None
     server.process.send_signal(signal.SIGTERM)

@@ -6,7 +6,7 @@ import threading
 import uuid
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,10 +19,20 @@ from rag.errors import InvalidRequestError, NotAuthorizedError, NotFoundError, U
 from rag.migrations import MigrationError, ensure_space, migrate
 from rag.store.access import KeyStore, TenantStore
 from rag.store.catalog import Catalog
-from rag.store.database import Database, EmbeddingSpace, Transaction
+from rag.store.database import Database, Transaction
 from rag.store.index import IndexStore
 from rag.store.search import SearchStore
-from rag.types import Chunk, DocumentContent, DocumentQuery, Filters, Hit, Ingestion, Location, ObjectVersion
+from rag.types import (
+    Chunk,
+    DocumentContent,
+    DocumentQuery,
+    EmbeddingSpace,
+    Filters,
+    Hit,
+    Ingestion,
+    Location,
+    ObjectVersion,
+)
 
 SPACE = EmbeddingSpace("test-model", 4)
 
@@ -92,7 +102,7 @@ def world(database: Any) -> Any:
         tenant,
         key,
         IndexStore(opened["rag_ingest"], SPACE),
-        SearchStore(opened["rag_query"]),
+        SearchStore(opened["rag_query"], SPACE),
         Catalog(opened["rag_query"], SPACE),
         tenants,
         KeyStore(opened["rag_authorize"]),
@@ -154,9 +164,8 @@ def test_statistics_are_exact_after_replacing_deleting_and_rolling_up(world: Wor
     true = "select lexeme, count(*) from (select unnest(lexemes) as lexeme from chunks) as each group by 1 order by 1"
     totals = "select sum(document_count), sum(chunk_count), sum(lexeme_count) from collection_statistics"
     true_totals = "select count(distinct document_id), count(*), sum(lexeme_count) from chunks"
-    assert world.superuser(counted) == world.superuser(true)
-    world.index.roll_up(world.tenant, collection)
-    assert world.superuser("select count(*) from collection_statistics") == [(1,)]
+    assert world.superuser("select count(*) < 65 from collection_statistics") == [(True,)]
+    assert world.superuser("select count(*) > 0 from lexeme_statistics where id = 0") == [(True,)]
     assert world.superuser(counted) == world.superuser(true)
     assert world.superuser(totals) == world.superuser(true_totals)
 
@@ -330,6 +339,13 @@ def test_a_revoked_or_expired_key_is_refused(world: World) -> None:
 def test_two_tenants_cannot_share_a_name(world: World) -> None:
     with pytest.raises(InvalidRequestError, match="first"):
         world.tenants.create("first")
+
+
+def test_vectors_of_two_models_are_never_compared(world: World) -> None:
+    world.put("here.txt", "text")
+    other = SearchStore(world.search.database, EmbeddingSpace("another-model", 4))
+    with pytest.raises(UnavailableError, match=r"test-model .* another-model"):
+        replace(world, search=other).find("text")
 
 
 def test_a_page_of_documents_continues_after_its_last(world: World) -> None:

@@ -68,13 +68,11 @@ def test_two_quotes_of_one_passage_are_two_citations_and_one_quote_is_one() -> N
 
 
 def test_a_marker_inside_a_sentence_vouches_for_the_part_before_it() -> None:
-    cited = cite(
-        "The Pacific is the largest ocean [1] and the Amazon carries most water [2].", [hit(OCEAN), hit(RIVER)]
-    )
+    cited = cite("The Pacific is the largest ocean [1] with a mean depth of 4,280 metres [1].", [hit(OCEAN)])
 
     assert [c.quote for c in cited.citations] == [
         "The Pacific is the largest ocean.",
-        "The Amazon carries more water than any other river.",
+        "Its mean depth is 4,280 metres.",
     ]
 
 
@@ -84,7 +82,7 @@ def test_a_marker_inside_a_sentence_vouches_for_the_part_before_it() -> None:
         "The Nile flows north. [1]",
         "The Nile flows north.[1]",
         "The Nile flows north. [1] Nobody knows why.",
-        "[1] The Nile flows north.",
+        "[1] The Nile flows north. The rest is unknown.",
         "The Nile flows north 【1】.",
         "The Nile flows north [ 1 ].",
     ],
@@ -104,9 +102,11 @@ def test_several_numbers_in_one_bracket_are_several_citations() -> None:
 
 
 def test_a_marker_to_a_passage_that_was_not_shown_is_removed() -> None:
-    cited = cite("The Nile flows north [1][7]. It is long [0]. Very long [99999999999999999999].", [hit(RIVER)])
+    text = "The Nile flows north [1][7]. The Amazon carries water [0]. The Nile flows [99999999999999999999]."
 
-    assert cited.text == "The Nile flows north [1]. It is long. Very long."
+    cited = cite(text, [hit(RIVER)])
+
+    assert cited.text == "The Nile flows north [1]. The Amazon carries water. The Nile flows."
     assert cited.dropped == 3
 
 

@@ -85,6 +85,11 @@ def test_what_is_written_together_counts_in_its_parts_and_whole() -> None:
     assert lexical.analyse("IL-2", "english") == lexical.analyse("il 2 il2", "english")
 
 
+def test_a_comma_joins_digits_only() -> None:
+    assert lexical.analyse("red,green", "english") == lexical.analyse("red green", "english")
+    assert lexical.analyse("71,137", "english") == lexical.analyse("71 137 71137", "english")
+
+
 def test_stop_words_weigh_nothing_in_a_question_that_has_other_words() -> None:
     assert lexical.ask("What is the boiling point of water?", "english") == lexical.analyse(
         "boiling point water", "english"

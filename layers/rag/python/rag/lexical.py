@@ -23,7 +23,7 @@ K1 = 1.2
 B = 0.75
 
 # A constant, so that a row does not depend on what was indexed before it. Chunks are of one size by construction: with
-# each set's own average instead, nDCG@10 changes by less than 0.002 on the six development sets.
+# its own average instead, nDCG@10 of a development set is 0.007 lower to 0.003 higher.
 AVERAGE_LENGTH = 100.0
 
 DIMENSIONS = 1_000_000_000

@@ -6,15 +6,13 @@ import hashlib
 import re
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from rag.errors import RagError
-
-if TYPE_CHECKING:
-    from rag.store.database import EmbeddingSpace
+from rag.types import EmbeddingSpace
 
 _FILE = re.compile(r"^(\d{4})_(\w+)\.sql$")
 _LOCK = 0x5241_4700  # one migration at a time, whoever starts it

@@ -92,6 +92,14 @@ class ObjectVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingSpace:
+    """Which model makes a deployment's vectors, and their width; vectors of two spaces are never compared."""
+
+    model: str
+    dimensions: int
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
     """The unit of search: one language, one embedding space, its own statistics."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag.settings import Settings
+from rag.types import EmbeddingSpace
 
 if TYPE_CHECKING:
     from rag.bucket import Bucket
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rag.queue import Queue
     from rag.store.access import KeyStore, TenantStore
     from rag.store.catalog import Catalog
-    from rag.store.database import Database, EmbeddingSpace
+    from rag.store.database import Database
     from rag.store.index import IndexStore
     from rag.store.search import SearchStore
 
@@ -36,8 +37,6 @@ def secret(name: str) -> str:
 
 
 def embedding_space() -> EmbeddingSpace:
-    from rag.store.database import EmbeddingSpace  # noqa: PLC0415
-
     return EmbeddingSpace(settings().embedding_model, settings().embedding_dimensions)
 
 
@@ -52,7 +51,7 @@ def database() -> Database:
 def search_store() -> SearchStore:
     from rag.store.search import SearchStore  # noqa: PLC0415
 
-    return SearchStore(database())
+    return SearchStore(database(), embedding_space())
 
 
 @cache

@@ -10,7 +10,9 @@ begin isolation level read committed;
 select set_config('app.tenant', %(tenant)s, true)
 
 -- collection --
-select id, name, language, space_id, average_length from collections where tenant_id = %(tenant)s and name = %(name)s
+select c.id, c.name, c.language, c.space_id, c.average_length, s.model, s.dimensions
+from collections c join embedding_spaces s on s.id = c.space_id
+where c.tenant_id = %(tenant)s and c.name = %(name)s
 
 -- create_collection --
 -- Nothing happens when it exists; null when the model's embedding space does not.

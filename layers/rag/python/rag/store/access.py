@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from rag import keys
 from rag.errors import InvalidRequestError, NotAuthorizedError
-from rag.store.catalog import DEFAULT_COLLECTION, DEFAULT_LANGUAGE, create_collection
-from rag.store.database import Database, EmbeddingSpace, Transaction
-from rag.types import Caller, Role
+from rag.store.collections import DEFAULT_COLLECTION, DEFAULT_LANGUAGE, create_collection
+from rag.store.database import Database, Transaction
+from rag.types import Caller, EmbeddingSpace, Role
 
 if TYPE_CHECKING:
     import uuid

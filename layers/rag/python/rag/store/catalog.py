@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psycopg
-
-from rag.errors import NotFoundError, UnavailableError
-from rag.store.database import Database, EmbeddingSpace, Transaction
-from rag.types import Collection, CollectionSummary, Document, DocumentQuery
+from rag.errors import NotFoundError
+from rag.store.collections import create_collection, existing_collection
+from rag.store.database import Database, Transaction
+from rag.types import Collection, CollectionSummary, Document, DocumentQuery, EmbeddingSpace
 
 if TYPE_CHECKING:
     import uuid
-
-DEFAULT_COLLECTION = "default"
-DEFAULT_LANGUAGE = "english"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +56,6 @@ class Catalog:
 
         def work(transaction: Transaction) -> tuple[Collection, bool]:
             new = create_collection(transaction, self.space, name, language)
-            return Collection(*transaction.rows("collection", name=name)[0]), new
+            return existing_collection(transaction, self.space, name), new
 
         return self.database.write(tenant_id, work)
-
-
-def create_collection(transaction: Transaction, space: EmbeddingSpace, name: str, language: str) -> bool:
-    """Make a collection in the deployment's embedding space; False when there is one of that name."""
-    try:
-        new = transaction.rows(
-            "create_collection", name=name, language=language, model=space.model, dimensions=space.dimensions
-        )
-    except psycopg.errors.ForeignKeyViolation as error:
-        msg = f"there is no tenant {transaction.tenant_id}"
-        raise NotFoundError(msg) from error
-    if not new and not transaction.rows("collection", name=name):
-        msg = f"the embedding space {space.model} ({space.dimensions}) is not set up: run the migrate function"
-        raise UnavailableError(msg)
-    return bool(new)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -20,14 +19,6 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingSpace:
-    """Which model makes this deployment's vectors, and their width."""
-
-    model: str
-    dimensions: int
 
 
 class Transaction:

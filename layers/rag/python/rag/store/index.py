@@ -5,17 +5,22 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pgvector import HalfVector
 
-from rag.store.catalog import DEFAULT_LANGUAGE, create_collection
-from rag.store.database import Database, EmbeddingSpace, Transaction
+from rag.store.collections import DEFAULT_LANGUAGE, create_collection, existing_collection, find_collection
+from rag.store.database import Database, Transaction
 from rag.store.search import sparse
-from rag.types import Collection, DocumentContent, IndexedChunk, Ingestion, Location, ObjectVersion, Vector
-
-if TYPE_CHECKING:
-    import uuid
+from rag.types import (
+    Collection,
+    DocumentContent,
+    EmbeddingSpace,
+    IndexedChunk,
+    Ingestion,
+    Location,
+    ObjectVersion,
+    Vector,
+)
 
 # Rows of statistics a collection may gather before they are added up.
 ROLL_UP_AFTER = 64
@@ -35,11 +40,11 @@ class IndexStore:
         """
 
         def work(transaction: Transaction) -> Collection | None:
-            rows = transaction.rows("collection", name=location.collection)
-            if not rows and create:
+            found = find_collection(transaction, self.space, location.collection)
+            if found is None and create:
                 create_collection(transaction, self.space, location.collection, DEFAULT_LANGUAGE)
-                rows = transaction.rows("collection", name=location.collection)
-            return Collection(*rows[0]) if rows else None
+                found = existing_collection(transaction, self.space, location.collection)
+            return found
 
         return self.database.write(location.tenant_id, work)
 
@@ -116,7 +121,7 @@ class IndexStore:
             _record(transaction, location, collection, ingestion)
             return True
 
-        return self.database.write(location.tenant_id, work)
+        return self._changed(location, collection, work)
 
     def forget(
         self, location: Location, collection: Collection, ingestion: Ingestion, *, unchanged: Callable[[], bool]
@@ -133,21 +138,26 @@ class IndexStore:
                 _record(transaction, location, collection, ingestion)
             return True
 
-        return self.database.write(location.tenant_id, work)
+        return self._changed(location, collection, work)
 
-    def roll_up(self, tenant_id: uuid.UUID, collection: Collection) -> None:
-        """Add up the statistics' rows when there are many; their sums, and so every score, stay the same."""
+    def _changed(self, location: Location, collection: Collection, work: Callable[[Transaction], bool]) -> bool:
+        """Do the work; after the commit add up the statistics' rows when there are many, which changes no sum."""
 
-        def work(transaction: Transaction) -> None:
-            [(waiting,)] = transaction.rows("unrolled_statistics", collection=collection.id)
-            if waiting <= ROLL_UP_AFTER:
-                return
-            [(alone,)] = transaction.rows("lock_roll_up", collection=collection.id)
-            if alone:
-                transaction.run("roll_up_lexemes", collection=collection.id)
-                transaction.run("roll_up_chunks", collection=collection.id)
+        def counted(transaction: Transaction) -> tuple[bool, int]:
+            done = work(transaction)
+            return done, transaction.rows("unrolled_statistics", collection=collection.id)[0][0]
 
-        self.database.write(tenant_id, work)
+        done, waiting = self.database.write(location.tenant_id, counted)
+        if waiting > ROLL_UP_AFTER:
+            self.database.write(location.tenant_id, lambda transaction: _roll_up(transaction, collection))
+        return done
+
+
+def _roll_up(transaction: Transaction, collection: Collection) -> None:
+    [(alone,)] = transaction.rows("lock_roll_up", collection=collection.id)
+    if alone:
+        transaction.run("roll_up_lexemes", collection=collection.id)
+        transaction.run("roll_up_chunks", collection=collection.id)
 
 
 def _vector(text: str) -> Vector:

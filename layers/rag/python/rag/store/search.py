@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pgvector import HalfVector, SparseVector
 
-from rag.errors import NotFoundError
-from rag.types import Candidate, Collection, Hit, Mode
+from rag.store.collections import existing_collection
+from rag.types import Candidate, Collection, EmbeddingSpace, Hit, Mode
 
 if TYPE_CHECKING:
     import uuid
@@ -31,6 +31,7 @@ class SearchStore:
     """Reads as the role rag_query, which can write neither documents nor chunks."""
 
     database: Database
+    space: EmbeddingSpace
 
     def search(
         self,
@@ -51,7 +52,7 @@ class SearchStore:
         """
 
         def work(transaction: Transaction) -> tuple[list[Hit], int]:
-            place = _collection(transaction, collection)
+            place = existing_collection(transaction, self.space, collection)
             wanted = lexemes(place.language) if mode != "dense" else []
             chunk_count, frequencies = _frequencies(transaction, place, wanted)
             question = weigh(frequencies, chunk_count)
@@ -59,15 +60,6 @@ class SearchStore:
             return _passages(transaction, place, rank(candidates)), chunk_count
 
         return self.database.read(tenant_id, work)
-
-
-def _collection(transaction: Transaction, name: str) -> Collection:
-    rows = transaction.rows("collection", name=name)
-    if not rows:
-        msg = f"there is no collection {name!r}"
-        raise NotFoundError(msg)
-    identity, name, language, space_id, average_length = rows[0]
-    return Collection(identity, name, language, space_id, average_length)
 
 
 def _frequencies(

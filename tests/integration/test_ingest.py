@@ -1,0 +1,450 @@
+"""Ingest through its handler, on real services: whatever events do, the index ends as the bucket is."""
+
+from __future__ import annotations
+
+import json
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests import fake_model
+from tests.integration.deployment import BUCKET, Context, Deployment, notification, sample
+
+DONE: dict[str, Any] = {"batchItemFailures": []}
+SAMPLE_TENANT = "0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11"
+PLACES = ("trains", "canals", "bridges", "tunnels")
+
+
+def paragraph(place: str, year: int = 1850) -> str:
+    """About eighty words, so that four of them make four chunks."""
+    return f"In {year} the {place} were measured. " + f"All the {place} of the county were walked and drawn again. " * 7
+
+
+def handbook(**years: int) -> str:
+    return "\n\n".join(f"# On {place}\n\n{paragraph(place, years.get(place, 1850))}" for place in PLACES)
+
+
+class Inbox:
+    """A real queue, so that messages come with receipt handles that mean something."""
+
+    def __init__(self, aws: Any) -> None:
+        self._sqs = aws.client("sqs")
+        attributes = {"VisibilityTimeout": "600"}
+        self.url = self._sqs.create_queue(QueueName=f"ingest-{uuid.uuid4()}", Attributes=attributes)["QueueUrl"]
+
+    def deliver(self, *bodies: str) -> list[dict[str, Any]]:
+        """Send messages and receive them, as records of an SQS event in the order sent."""
+        ids = [self._sqs.send_message(QueueUrl=self.url, MessageBody=body)["MessageId"] for body in bodies]
+        records: dict[str, Any] = {}
+        while len(records) < len(ids):
+            records |= {record["messageId"]: record for record in self.receive()}
+        return [records[identity] for identity in ids]
+
+    def receive(self, *, wait_seconds: int = 5) -> list[dict[str, Any]]:
+        got = self._sqs.receive_message(
+            QueueUrl=self.url,
+            MaxNumberOfMessages=10,
+            WaitTimeSeconds=wait_seconds,
+            MessageSystemAttributeNames=["All"],
+        )
+        template = sample("ingest/object_created.json")["Records"][0]
+        return [
+            template
+            | {"messageId": one["MessageId"], "receiptHandle": one["ReceiptHandle"], "body": one["Body"]}
+            | {"attributes": one["Attributes"]}
+            for one in got.get("Messages", [])
+        ]
+
+    def delete(self) -> None:
+        self._sqs.delete_queue(QueueUrl=self.url)
+
+
+@pytest.fixture
+def inbox(deployment: Deployment) -> Iterator[Inbox]:
+    opened = Inbox(deployment.aws)
+    deployment.settings["RAG_QUEUE_URL"] = opened.url
+    yield opened
+    opened.delete()
+
+
+def deliver(deployment: Deployment, records: list[dict[str, Any]], **settings: str) -> Any:
+    from functions.ingest.handler import handler
+
+    with deployment.function("rag_ingest", **settings):
+        return handler({"Records": records}, Context())
+
+
+def own(deployment: Deployment, name: str) -> list[dict[str, Any]]:
+    """A sample event's records, whose documents are this deployment's tenant's."""
+    text = json.dumps(sample(name)).replace(SAMPLE_TENANT, str(deployment.tenant))
+    records: list[dict[str, Any]] = json.loads(text.replace(SAMPLE_TENANT.upper(), str(deployment.tenant).upper()))["Records"]
+    return records
+
+
+def store(deployment: Deployment, key: str, body: str | bytes, *, tenant: Any = None) -> str:
+    """Put an object into the bucket and tell nobody; its object key."""
+    object_key = f"{tenant or deployment.tenant}/default/{key}"
+    deployment.aws.client("s3").put_object(Bucket=BUCKET, Key=object_key, Body=body)
+    return object_key
+
+
+def rows(deployment: Deployment, query: str) -> list[tuple[Any, ...]]:
+    """What a superuser sees, behind row-level security."""
+    with psycopg.connect(deployment.database.superuser_dsn()) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def contents(deployment: Deployment) -> list[str]:
+    return [text for (text,) in rows(deployment, "select content from chunks order by document_id, position")]
+
+
+def counts(deployment: Deployment) -> dict[str, int]:
+    """How many rows each table has that names a document."""
+    query = "select table_name from information_schema.columns where column_name = 'document_id' or table_name = 'documents'"
+    tables = {table for (table,) in rows(deployment, query)}
+    return {table: rows(deployment, f"select count(*) from {table}")[0][0] for table in sorted(tables)}
+
+
+def held(deployment: Deployment) -> dict[str, int]:
+    """What is left of documents: rows but for the history, and the sums of the statistics."""
+    left = counts(deployment)
+    del left["ingestions"]
+    [(lexemes,)] = rows(deployment, "select coalesce(sum(abs(n)), 0) from (select sum(document_frequency) n from lexeme_statistics group by lexeme) s")
+    [(sums,)] = rows(deployment, "select coalesce(sum(document_count + chunk_count + lexeme_count), 0) from collection_statistics")
+    return {**left, "lexeme_statistics": int(lexemes), "collection_statistics": int(sums)}
+
+
+def embedded(deployment: Deployment) -> list[str]:
+    """Every text that the model was sent for embedding."""
+    return [text for request in deployment.model.requests for text in request.get("input", [])]
+
+
+def before_reply(act: Callable[[], object]) -> fake_model.Reply:
+    """Reply as always, having done something first."""
+
+    def reply(handler: Any, body: dict[str, Any]) -> None:
+        act()
+        fake_model.send_json(handler, fake_model.embeddings([fake_model.unit(text, 4) for text in body["input"]]))
+
+    return reply
+
+
+def test_a_created_object_becomes_a_document_that_is_found(deployment: Deployment) -> None:
+    [record] = own(deployment, "ingest/object_created.json")
+    store(deployment, "policies/refunds and returns.md", "# Refunds\n\nRefunds take nine days.")
+    assert deliver(deployment, [record]) == DONE
+    document = deployment.documents()["policies/refunds and returns.md"]
+    assert (document["status"], document["error"], document["chunk_count"]) == ("ready", None, 1)
+    assert (document["title"], document["media_type"], document["size"]) == ("Refunds", "text/markdown", 34)
+    [hit] = deployment.ask("POST", "/v1/search", {"query": "refunds"}).json["hits"]
+    assert "Refunds take nine days." in hit["content"]
+
+
+def test_a_delete_marker_takes_every_row_of_the_document(deployment: Deployment) -> None:
+    object_key = deployment.put("policies/refunds and returns.md", handbook())
+    assert all(held(deployment)[table] for table in ("documents", "chunks", "embeddings", "lexeme_statistics"))
+    deployment.aws.client("s3").delete_object(Bucket=BUCKET, Key=object_key)
+    assert deliver(deployment, own(deployment, "ingest/delete_marker.json")) == DONE
+    assert set(held(deployment).values()) == {0}
+    assert deployment.documents() == {}
+
+
+def test_a_late_created_event_of_a_deleted_object_brings_nothing_back(deployment: Deployment) -> None:
+    object_key = deployment.put("note.txt", "a note")
+    deployment.aws.client("s3").delete_object(Bucket=BUCKET, Key=object_key)
+    deployment.ingest(notification(object_key, event="ObjectRemoved:DeleteMarkerCreated"))
+    assert deployment.ingest(notification(object_key)) == DONE
+    assert set(held(deployment).values()) == {0}
+
+
+def test_a_late_delete_event_of_an_object_that_is_back_removes_nothing(deployment: Deployment) -> None:
+    object_key = deployment.put("note.txt", "a note")
+    assert deployment.ingest(notification(object_key, event="ObjectRemoved:DeleteMarkerCreated")) == DONE
+    assert deployment.documents()["note.txt"]["status"] == "ready"
+
+
+def test_a_replaced_object_leaves_only_its_new_version(deployment: Deployment) -> None:
+    deployment.put("note.txt", handbook())
+    deployment.put("note.txt", "Nothing but one line about rivers.")
+    assert contents(deployment) == ["Nothing but one line about rivers."]
+    assert counts(deployment)["embeddings"] == 1
+    lexemes = rows(deployment, "select lexeme from lexeme_statistics group by 1 having sum(document_frequency) <> 0")
+    assert len(lexemes) == len(["nothing", "but", "one", "line", "about", "rivers"])
+
+
+def test_an_object_overwritten_while_it_is_embedded_ends_as_the_new_one_unmixed(deployment: Deployment) -> None:
+    object_key = store(deployment, "note.md", handbook())
+    deployment.model.script = [before_reply(lambda: store(deployment, "note.md", handbook(trains=1900, canals=1901)))]
+    assert deployment.ingest(notification(object_key)) == DONE
+    found = " ".join(contents(deployment))
+    assert ("In 1900 the trains" in found, "In 1901 the canals" in found) == (True, True)
+    assert found.count("were measured") == 4
+    newest = deployment.aws.client("s3").head_object(Bucket=BUCKET, Key=object_key)["VersionId"]
+    assert deployment.documents()["note.md"]["version_id"] == newest
+    assert rows(deployment, "select version_id, outcome from ingestions") == [(newest, "ready")]
+
+
+def test_an_object_deleted_while_it_is_embedded_leaves_nothing(deployment: Deployment) -> None:
+    object_key = store(deployment, "note.md", handbook())
+    s3 = deployment.aws.client("s3")
+    deployment.model.script = [before_reply(lambda: s3.delete_object(Bucket=BUCKET, Key=object_key))]
+    assert deployment.ingest(notification(object_key)) == DONE
+    assert set(held(deployment).values()) == {0}
+
+
+def test_an_object_that_never_holds_still_goes_back_to_the_queue(deployment: Deployment, inbox: Inbox) -> None:
+    object_key = store(deployment, "note.md", "draft")
+    drafts = iter(range(100))
+    rewrite = before_reply(lambda: store(deployment, "note.md", f"draft number {next(drafts)}"))
+    deployment.model.script = [rewrite] * 10
+    [record] = inbox.deliver(notification(object_key))
+    assert deliver(deployment, [record]) == {"batchItemFailures": [{"itemIdentifier": record["messageId"]}]}
+    assert contents(deployment) == []
+    deployment.model.script = []
+    assert deployment.ingest(notification(object_key)) == DONE
+    assert contents(deployment) == [f"draft number {next(drafts) - 1}"]
+
+
+def test_the_same_event_five_times_makes_one_version_and_no_extra_call(deployment: Deployment) -> None:
+    body = notification(store(deployment, "note.md", handbook()))
+    assert deployment.ingest(body, body) == DONE
+    calls, state = len(deployment.model.requests), rows(deployment, "select * from documents")
+    for _ in range(3):
+        assert deployment.ingest(body) == DONE
+    assert len(deployment.model.requests) == calls == 1
+    assert rows(deployment, "select * from documents") == state
+    assert counts(deployment) == {"chunks": 4, "documents": 1, "embeddings": 4, "ingestions": 1, "pending_embeddings": 0}
+
+
+def test_one_poison_message_of_a_batch_fails_alone(deployment: Deployment, inbox: Inbox) -> None:
+    for key in ("one.md", "two.md"):
+        store(deployment, key, f"This is {key}.")
+    bodies = [record["body"] for record in own(deployment, "ingest/batch_with_poison.json")]
+    records = inbox.deliver(*bodies)
+    assert deliver(deployment, records) == {"batchItemFailures": [{"itemIdentifier": records[1]["messageId"]}]}
+    assert {key: one["status"] for key, one in deployment.documents().items()} == {"one.md": "ready", "two.md": "ready"}
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        "",
+        "[]",
+        '"Records"',
+        '{"Records": null}',
+        '{"Records": [1]}',
+        '{"Records": [{"s3": null}]}',
+        '{"Records": [{"s3": {"object": {}}}]}',
+        '{"Records": [{"s3": {"object": {"key": 5}}}]}',
+        "[" * 100_000,
+    ],
+    ids=lambda text: text[:40] or "empty",
+)
+def test_what_is_no_notification_fails_and_hinders_nobody(deployment: Deployment, poison: str) -> None:
+    good = notification(store(deployment, "good.txt", "A good document."))
+    # Its receipt handle means nothing to a queue: even the failure to put a failure off is the poison's own affair.
+    assert deployment.ingest(good, poison, good) == {"batchItemFailures": [{"itemIdentifier": "1"}]}
+    assert deployment.documents()["good.txt"]["status"] == "ready"
+
+
+@pytest.mark.parametrize("name", ["ingest/test_event.json", "ingest/nobodys_keys.json"])
+def test_what_is_nobodys_document_is_acknowledged_and_touches_nothing(deployment: Deployment, name: str) -> None:
+    records = own(deployment, name)
+    s3 = deployment.aws.client("s3")
+    for record in records:
+        for named in json.loads(record["body"]).get("Records", []):
+            s3.put_object(Bucket=BUCKET, Key=named["s3"]["object"]["key"].replace("%20", " "), Body=b"text")
+    assert deliver(deployment, records) == DONE
+    assert set(counts(deployment).values()) == {0}
+    assert deployment.model.requests == []
+
+
+def test_an_empty_notification_is_acknowledged(deployment: Deployment) -> None:
+    assert deployment.ingest('{"Records": []}', "{}") == DONE
+    assert set(counts(deployment).values()) == {0}
+
+
+def test_keys_come_back_as_they_were_whatever_is_in_them(deployment: Deployment) -> None:
+    keys = [
+        "with spaces  and+plus.txt",
+        "100%25 %41.txt",
+        "café/été.txt",
+        "cafe\u0301.txt",
+        "\N{PARTY POPPER} ‮.txt",
+        "a/../b.txt",
+        "../up.txt",
+        "//doubled//.txt",
+        "?#&='\"\\.txt",
+        "\N{LATIN SMALL LETTER E WITH ACUTE}" * 448 + ".txt",
+    ]
+    assert len(keys[-1].encode()) == 900
+    bodies = [notification(store(deployment, key, f"document {n}")) for n, key in enumerate(keys)]
+    assert deployment.ingest(*bodies) == DONE
+    assert {key: one["status"] for key, one in deployment.documents().items()} == dict.fromkeys(keys, "ready")
+    assert sorted(contents(deployment)) == sorted(f"document {n}" for n in range(len(keys)))
+
+
+def test_an_unknown_tenants_object_is_acknowledged_and_makes_no_row(deployment: Deployment) -> None:
+    stranger = store(deployment, "note.txt", "text", tenant=uuid.uuid4())
+    own_key = store(deployment, "note.txt", "text")
+    assert deployment.ingest(notification(stranger), notification(own_key)) == DONE
+    assert rows(deployment, "select count(*), count(distinct tenant_id) from documents") == [(1, 1)]
+
+
+FAILURES = [
+    (b"", "EMPTY", {}),
+    (b" \n\t \n", "EMPTY", {}),
+    (random.Random(7).randbytes(4096), "UNSUPPORTED", {}),
+    (b"%PDF-1.7\n% and then nothing that a PDF has", "CORRUPT", {}),
+    (b"more than ten bytes of text", "TOO_LARGE", {"max_document_bytes": "10"}),
+]
+
+
+@pytest.mark.parametrize(("body", "code", "settings"), FAILURES, ids=["empty", "blank", "noise", "torn", "large"])
+def test_a_failed_document_says_why_and_keeps_nothing_of_the_version_before(
+    deployment: Deployment, body: bytes, code: str, settings: dict[str, str]
+) -> None:
+    deployment.put("report.pdf", handbook())
+    event = notification(store(deployment, "report.pdf", body))
+    assert deployment.ingest(event, **settings) == DONE
+    document = deployment.documents()["report.pdf"]
+    assert (document["status"], document["error"]["code"], document["chunk_count"]) == ("failed", code, 0)
+    assert len(document["error"]["message"]) > 10
+    assert held(deployment) == dict.fromkeys(held(deployment), 0) | {"documents": 1}
+    assert rows(deployment, "select outcome, error_code from ingestions order by id desc limit 1") == [("failed", code)]
+
+
+def test_a_failed_document_that_is_replaced_becomes_ready_and_its_error_goes(deployment: Deployment) -> None:
+    deployment.put("note.txt", "")
+    assert deployment.documents()["note.txt"]["status"] == "failed"
+    deployment.put("note.txt", "Now there is something in it.")
+    document = deployment.documents()["note.txt"]
+    assert (document["status"], document["error"], document["chunk_count"]) == ("ready", None, 1)
+
+
+def test_when_the_model_is_down_the_message_fails_and_comes_back_when_the_model_asks(
+    deployment: Deployment, inbox: Inbox
+) -> None:
+    [record] = inbox.deliver(notification(store(deployment, "note.txt", "A note about rivers.")))
+    deployment.model.script = [fake_model.status(400, Retry_After="1")]
+    assert deliver(deployment, [record]) == {"batchItemFailures": [{"itemIdentifier": record["messageId"]}]}
+    document = deployment.documents()["note.txt"]
+    assert (document["status"], document["error"], document["chunk_count"]) == ("processing", None, 0)
+    # The queue itself would have hidden it for ten minutes.
+    [again] = inbox.receive(wait_seconds=20)
+    assert (again["messageId"], again["attributes"]["ApproximateReceiveCount"]) == (record["messageId"], "2")
+    assert deliver(deployment, [again]) == DONE
+    assert deployment.documents()["note.txt"]["status"] == "ready"
+
+
+def test_while_the_model_is_down_the_version_before_stays_searchable(deployment: Deployment, inbox: Inbox) -> None:
+    deployment.put("note.txt", "Old words about rivers.")
+    [record] = inbox.deliver(notification(store(deployment, "note.txt", "New words about lakes.")))
+    deployment.model.script = [fake_model.status(400)]
+    assert deliver(deployment, [record])["batchItemFailures"]
+    [hit] = deployment.ask("POST", "/v1/search", {"query": "rivers", "mode": "lexical"}).json["hits"]
+    assert hit["content"] == "Old words about rivers."
+
+
+def test_the_last_delivery_writes_the_failure_on_the_document_and_still_fails(deployment: Deployment) -> None:
+    event = notification(store(deployment, "note.txt", "A note about rivers."))
+    deployment.model.script = [fake_model.status(400)]
+    failed = deployment.ingest(event, receives=3, max_receives="3")
+    assert failed == {"batchItemFailures": [{"itemIdentifier": "0"}]}
+    document = deployment.documents()["note.txt"]
+    assert (document["status"], document["error"]["code"]) == ("failed", "INTERNAL")
+    assert document["error"]["message"] == "given up after 3 deliveries: the model is not available: status 400"
+
+
+def test_the_last_delivery_fails_only_the_document_that_failed(deployment: Deployment) -> None:
+    keys = [store(deployment, key, f"This is {key}.") for key in ("good.txt", "bad.txt")]
+    deployment.model.script = [before_reply(lambda: None), fake_model.status(400)]
+    assert deployment.ingest(notification(*keys), receives=5)["batchItemFailures"]
+    states = {key: one["status"] for key, one in deployment.documents().items()}
+    assert states == {"good.txt": "ready", "bad.txt": "failed"}
+
+
+def vectors(vector: list[float]) -> fake_model.Reply:
+    return lambda handler, body: fake_model.send_json(handler, fake_model.embeddings([vector] * len(body["input"])))
+
+
+BAD_VECTORS = {
+    "not a number": [1.0, float("nan"), 1.0, 1.0],
+    "infinite": [1.0, float("inf"), 1.0, 1.0],
+    "zero": [0.0] * 4,
+    "narrow": [1.0] * 3,
+    "wide": [1.0] * 5,
+}
+
+
+@pytest.mark.parametrize("vector", BAD_VECTORS.values(), ids=BAD_VECTORS)
+def test_a_vector_that_is_no_use_is_never_stored(
+    deployment: Deployment, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, vector: list[float]
+) -> None:
+    monkeypatch.setattr("rag.llm.BACKOFF_SECONDS", 0.0)
+    deployment.model.script = [vectors(vector)] * 3
+    [record] = inbox.deliver(notification(store(deployment, "note.txt", "A note about rivers.")))
+    assert deliver(deployment, [record])["batchItemFailures"]
+    assert deployment.model.script == []
+    assert (counts(deployment)["embeddings"], counts(deployment)["pending_embeddings"]) == (0, 0)
+    assert deployment.documents()["note.txt"]["status"] == "processing"
+
+
+def test_a_changed_document_embeds_its_changed_chunks_only(deployment: Deployment) -> None:
+    deployment.put("note.md", handbook())
+    assert len(embedded(deployment)) == 4
+    deployment.model.requests.clear()
+    deployment.put("note.md", handbook(canals=1900))
+    [text] = embedded(deployment)
+    assert "In 1900 the canals" in text
+    assert len(contents(deployment)) == 4
+    assert rows(deployment, "select chunk_count, embedded_count from ingestions order by id") == [(4, 4), (4, 1)]
+
+
+def test_what_was_embedded_before_the_model_went_down_is_not_embedded_again(deployment: Deployment, inbox: Inbox) -> None:
+    [record] = inbox.deliver(notification(store(deployment, "note.md", handbook())))
+    deployment.model.script = [before_reply(lambda: None), before_reply(lambda: None), fake_model.status(400)]
+    assert deliver(deployment, [record], batch_size="1")["batchItemFailures"]
+    assert (counts(deployment)["pending_embeddings"], counts(deployment)["chunks"]) == (2, 0)
+    deployment.model.requests.clear()
+    assert deliver(deployment, [record], batch_size="1") == DONE
+    assert len(embedded(deployment)) == 2
+    assert (counts(deployment)["pending_embeddings"], counts(deployment)["chunks"]) == (0, 4)
+
+
+def test_the_same_content_as_a_new_version_leaves_the_same_rows(deployment: Deployment) -> None:
+    def state() -> list[Any]:
+        return [
+            rows(deployment, "select * from chunks order by id"),
+            rows(deployment, "select * from embeddings order by chunk_id"),
+            rows(deployment, "select id, key, status, content_hash, size, media_type, title, chunk_count, created_at from documents"),
+        ]
+
+    deployment.put("note.md", handbook())
+    first = state()
+    deployment.model.requests.clear()
+    deployment.put("note.md", handbook())
+    assert state() == first
+    assert len(set(rows(deployment, "select version_id from ingestions"))) == 2
+    assert embedded(deployment) == []
+
+
+def test_documents_that_wait_in_a_batch_are_visible_as_uploaded(deployment: Deployment) -> None:
+    bodies = [notification(store(deployment, f"{n}.txt", f"This is document {n}.")) for n in range(3)]
+    seen: list[Any] = []
+    look = before_reply(lambda: seen.extend(rows(deployment, "select key, status from documents order by key")))
+    deployment.model.script = [look]
+    assert deployment.ingest(*bodies) == DONE
+    assert seen == [("0.txt", "processing"), ("1.txt", "uploaded"), ("2.txt", "uploaded")]
+
+
+def test_when_the_database_is_down_every_message_fails_and_none_is_lost(deployment: Deployment, inbox: Inbox) -> None:
+    records = inbox.deliver(*(notification(store(deployment, f"{n}.txt", "text")) for n in range(2)))
+    dead = deployment.database.dsn("rag_ingest").replace(str(deployment.database.server.port), "1")
+    failed = deliver(deployment, records, database_url=dead)
+    assert [one["itemIdentifier"] for one in failed["batchItemFailures"]] == [one["messageId"] for one in records]
+    assert {one["messageId"] for one in inbox.receive(wait_seconds=20)} <= {one["messageId"] for one in records}
