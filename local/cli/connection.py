@@ -76,7 +76,12 @@ def start_command(directory: Path) -> str:
 
 def program() -> str:
     """How this program is called, for commands to be copied: in a clone `uv run` finds it, and the shell does not."""
-    return "uv run rag" if "UV_RUN_RECURSION_DEPTH" in os.environ else "rag"
+    return "uv run rag" if under_uv() else "rag"
+
+
+def under_uv() -> bool:
+    """Whether `uv run` started this program."""
+    return "UV_RUN_RECURSION_DEPTH" in os.environ
 
 
 def data_option(directory: Path) -> str:

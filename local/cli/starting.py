@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from local.cli.connection import under_uv
 from local.cli.failure import Failure
 from local.cli.output import note
+
+_PARENT_SECONDS = 0.5
 
 
 @asynccontextmanager
@@ -48,3 +52,13 @@ def stop_on_signals() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    if under_uv():
+        _stop_with_parent(loop, os.getppid(), stop)
+
+
+def _stop_with_parent(loop: asyncio.AbstractEventLoop, parent: int, stop: Callable[[], None]) -> None:
+    """`uv run` stays beside its command, as the process that people see; killed with -9 it must not leave us running."""
+    if os.getppid() == parent:
+        loop.call_later(_PARENT_SECONDS, _stop_with_parent, loop, parent, stop)
+    else:
+        stop()

@@ -142,8 +142,9 @@ def notification(*object_keys: str, event: str = "ObjectCreated:Put") -> str:
 
 
 def forget_wiring() -> None:
+    """All but the parser, which knows nothing of a deployment and takes half a second to start."""
     for built in vars(wiring).values():
-        if hasattr(built, "cache_clear"):
+        if hasattr(built, "cache_clear") and built is not wiring.parser:
             built.cache_clear()
 
 

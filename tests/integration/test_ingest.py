@@ -308,10 +308,10 @@ FAILURES = [
 def test_a_failed_document_says_why_and_keeps_nothing_of_the_version_before(
     deployment: Deployment, body: bytes, code: str, settings: dict[str, str]
 ) -> None:
-    deployment.put("report.pdf", handbook())
-    event = notification(store(deployment, "report.pdf", body))
+    deployment.put("report.dat", handbook())
+    event = notification(store(deployment, "report.dat", body))
     assert deployment.ingest(event, **settings) == DONE
-    document = deployment.documents()["report.pdf"]
+    document = deployment.documents()["report.dat"]
     assert (document["status"], document["error"]["code"], document["chunk_count"]) == ("failed", code, 0)
     assert len(document["error"]["message"]) > 10
     assert held(deployment) == dict.fromkeys(held(deployment), 0) | {"documents": 1}

@@ -18,45 +18,13 @@ import pytest
 from rag.errors import DocumentError
 from rag.parser import Parser
 from rag.types import Parsed
+from tests.integration.outcomes import LEAK, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Outcomes = dict[str, Parsed | DocumentError]
 
-# What becomes of each document of the test set; whatever is not named here is indexed.
-_REFUSED = {
-    "adversarial/54764.xlsx": "CORRUPT",  # declares entities
-    "adversarial/ExternalEntityInText.docx": "CORRUPT",
-    "adversarial/poc-xmlbomb.xlsx": "CORRUPT",
-    "adversarial/Pages-tree-refs.pdf": "CORRUPT",
-    "adversarial/REDHAT-1531897-0.pdf": "CORRUPT",
-    "adversarial/poppler-395-0-fuzzed.pdf": "CORRUPT",
-    "adversarial/random-bytes.docx": "CORRUPT",
-    "adversarial/testWORD_truncated.docx": "CORRUPT",
-    "adversarial/external_file.xml": "UNSUPPORTED",
-    "adversarial/quadratic.xml": "UNSUPPORTED",
-    "adversarial/xmlbomb.xml": "UNSUPPORTED",
-    "adversarial/xxe-external-file.svg": "UNSUPPORTED",
-    "adversarial/random.bin": "UNSUPPORTED",
-    "adversarial/simple.zip": "UNSUPPORTED",
-    "adversarial/zero-bytes.pdf": "EMPTY",
-    "docx/testWORD_protected_passtika.docx": "ENCRYPTED",
-    "eml/empty.eml": "EMPTY",
-    "eml/fake-encrypted.eml": "ENCRYPTED",
-    "pdf/aes-256-r6.pdf": "ENCRYPTED",
-    "pdf/libreoffice-writer-password.pdf": "ENCRYPTED",
-    "pdf/password-example.pdf": "ENCRYPTED",
-    "pdf/password.pdf": "ENCRYPTED",
-    "pdf/rc4-128.pdf": "ENCRYPTED",
-    "pdf/imagemagick-images.pdf": "NO_TEXT",
-    "pdf/loremipsum-flat.pdf": "NO_TEXT",
-    "txt/empty.txt": "EMPTY",
-    "txt/fake-text-all-whitespace.txt": "EMPTY",
-    "xlsx/empty.xlsx": "EMPTY",
-    "xlsx/password_protected.xlsx": "ENCRYPTED",
-    "xlsx/tests-example.xls": "UNSUPPORTED",
-}
 _WORDS = {
     "adversarial/zen_of_python_corrupted.pdf": "Errors should never pass silently",
     "docx/testWORD_numbered_list.docx": "I’m a little text box",
@@ -70,7 +38,6 @@ _WORDS = {
     "csv/test_mskanji.csv": "名前: 佐藤太郎",
     "csv/stanley-cups-utf-16.csv": "Team: Maple Leafs | Location: TOR | Stanley Cups: 13",
 }
-_PASSWD = "root:x:0"
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +100,7 @@ def _until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
 def test_every_document_ends_as_it_should(outcomes: Outcomes) -> None:
     refused = {name: outcome.code for name, outcome in outcomes.items() if isinstance(outcome, DocumentError)}
 
-    assert refused == _REFUSED
+    assert refused == REFUSED
 
 
 @pytest.mark.data
@@ -148,7 +115,7 @@ def test_the_outcomes_are_those_the_documents_come_with(outcomes: Outcomes, docu
 def test_no_outcome_holds_another_file_or_a_script(outcomes: Outcomes) -> None:
     for name, outcome in outcomes.items():
         text = str(outcome) if isinstance(outcome, DocumentError) else "\n".join(s.text for s in outcome.sections)
-        assert _PASSWD not in text, name
+        assert LEAK not in text, name
         if name.startswith("html/example-with-scripts"):
             assert "function(" not in text
             assert "{display:" not in text.replace(" ", "")

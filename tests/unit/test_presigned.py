@@ -14,7 +14,6 @@ from local import aws
 from local.aws import presigned
 from local.aws.errors import S3Error
 
-NOW = datetime.now(UTC)
 HOST = "127.0.0.1:9999"
 
 
@@ -30,13 +29,13 @@ def url(operation: str = "get_object", key: str = "a/b c+é.txt", **params: Any)
     return str(client.generate_presigned_url(operation, Params={"Bucket": "b", "Key": key, **params}, ExpiresIn=60))
 
 
-def check(address: str, method: str = "GET", *, now: datetime = NOW, **headers: str) -> None:
+def check(address: str, method: str = "GET", *, now: datetime | None = None, **headers: str) -> None:
     parts = urlsplit(address)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    presigned.check(method, parts.path, parts.query, {"host": HOST, **named}, now=now)
+    presigned.check(method, parts.path, parts.query, {"host": HOST, **named}, now=now or datetime.now(UTC))
 
 
-def refusal(address: str, method: str = "GET", *, now: datetime = NOW, **headers: str) -> S3Error:
+def refusal(address: str, method: str = "GET", *, now: datetime | None = None, **headers: str) -> S3Error:
     with pytest.raises(S3Error) as error:
         check(address, method, now=now, **headers)
     return error.value
@@ -63,15 +62,15 @@ def test_another_key_method_host_or_secret_does_not_match() -> None:
 
 def test_a_url_expires_and_its_lifetime_cannot_be_stretched() -> None:
     address = url()
-    check(address, now=NOW + timedelta(seconds=59))
-    error = refusal(address, now=NOW + timedelta(seconds=62))
+    check(address, now=datetime.now(UTC) + timedelta(seconds=59))
+    error = refusal(address, now=datetime.now(UTC) + timedelta(seconds=62))
     assert (error.status, error.code, str(error)) == (403, "AccessDenied", "Request has expired")
     stretched = address.replace("X-Amz-Expires=60", "X-Amz-Expires=6000")
-    assert refusal(stretched, now=NOW + timedelta(seconds=62)).code == "SignatureDoesNotMatch"
+    assert refusal(stretched, now=datetime.now(UTC) + timedelta(seconds=62)).code == "SignatureDoesNotMatch"
 
 
 def test_a_url_from_the_future_is_not_yet_valid() -> None:
-    assert "not yet valid" in str(refusal(url(), now=NOW - timedelta(hours=1)))
+    assert "not yet valid" in str(refusal(url(), now=datetime.now(UTC) - timedelta(hours=1)))
 
 
 @pytest.mark.parametrize(

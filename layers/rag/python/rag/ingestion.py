@@ -134,10 +134,10 @@ def announce(location: Location, *, bucket: Bucket, store: Store) -> None:
 
 
 def fail(location: Location, error: DocumentError, *, bucket: Bucket, store: Store) -> Outcome | None:
-    """Record that this document cannot be indexed; None when it changed or went meanwhile."""
+    """Record that this document cannot be indexed; None when it changed or went meanwhile, or is done already."""
     version = bucket.head(location.object_key)
     collection = store.collection(location, create=True)
-    if version is None or collection is None:
+    if version is None or collection is None or not store.begin(location, collection, version):
         return None
     return _fail(location, collection, version, error, datetime.now(UTC), bucket=bucket, store=store)
 
