@@ -39,7 +39,7 @@ def announce(event: JSON) -> None:
         try:
             for location in locations(record["body"]):
                 ingestion.announce(location, bucket=wiring.bucket(), store=wiring.index_store())
-        except (ValueError, KeyError, RagError):
+        except (ValueError, RagError):
             continue  # said again, loudly, when its turn comes
 
 
@@ -94,9 +94,19 @@ def retry(record: SQSRecord, error: Exception) -> None:
     logger.error("the message failed", message_id=record.message_id, exc_info=error)
     receives = int(record.attributes.approximate_receive_count)
     if receives < wiring.settings().max_receives:
-        seconds = getattr(error, "retry_after_seconds", None) or 5 * 4 ** (receives - 1)
-        wiring.queue().deliver_again(record.receipt_handle, seconds=min(int(seconds), 900))
+        wiring.queue().deliver_again(record.receipt_handle, seconds=pause_seconds(error, receives))
         return
     reason = DocumentError("INTERNAL", f"given up after {receives} deliveries: {error}")
     for location in locations(record.body):
         ingestion.fail(location, reason, bucket=wiring.bucket(), store=wiring.index_store())
+
+
+def pause_seconds(error: Exception, receives: int) -> int:
+    """Soon at first, then ever later: all of it together outlasts the failover of a database.
+
+    Without a pause for what no waiting mends, which is then in the dead-letter queue at once.
+    """
+    if isinstance(error, ValueError):
+        return 0
+    first = getattr(error, "retry_after_seconds", None) or 5
+    return min(int(first * 6 ** (receives - 1)), 900)

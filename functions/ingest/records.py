@@ -17,11 +17,11 @@ def locations(body: str) -> list[Location]:
 
     ValueError when the body is not a notification at all: such a message belongs in the dead-letter queue.
     """
-    notification = json.loads(body)
-    if not isinstance(notification, dict):
+    try:
+        keys = [unquote_plus(record["s3"]["object"]["key"]) for record in json.loads(body).get("Records", [])]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         msg = "the message is not an S3 notification"
-        raise ValueError(msg)  # noqa: TRY004 (one exception for whatever is not a notification)
-    keys = [unquote_plus(record["s3"]["object"]["key"]) for record in notification.get("Records", [])]
+        raise ValueError(msg) from error
     return [found for found in map(location, keys) if found is not None]
 
 
@@ -29,7 +29,7 @@ def location(object_key: str) -> Location | None:
     """Read `<tenant>/<collection>/<key>`; None for what is not a document's place."""
     tenant, _, rest = object_key.partition("/")
     collection, _, key = rest.partition("/")
-    if not key or key.endswith("/") or not COLLECTION.fullmatch(collection):
+    if not key or key.endswith("/") or "\0" in key or not COLLECTION.fullmatch(collection):
         return None
     try:
         tenant_id = uuid.UUID(tenant)

@@ -17,10 +17,10 @@ logger = telemetry.logger()
 @logger.inject_lambda_context
 def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (Lambda's signature)
     match event:
-        case {"action": "create", "name": str(name)} if 0 < len(name.strip()) <= 200:
+        case {"action": "create", "name": str(name)} if 0 < len(name.strip()) <= 200 and name.isprintable():
             tenant_id, api_key = wiring.tenant_store().create(name.strip())
             logger.info("tenant created", tenant_id=str(tenant_id))
             return {"tenant_id": str(tenant_id), "api_key": api_key}
         case _:
-            msg = 'expected {"action": "create", "name": "1 to 200 characters"}'
+            msg = 'expected {"action": "create", "name": "1 to 200 printable characters"}'
             raise InvalidRequestError(msg)

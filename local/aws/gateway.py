@@ -14,7 +14,8 @@ from urllib.parse import quote
 from werkzeug.wsgi import get_input_stream
 
 from local.aws import REGION, cors, inside_moto, presigned, upload_form
-from local.aws.buckets import Buckets, Call
+from local.aws.buckets import Buckets
+from local.aws.call import Call
 from local.aws.errors import S3Error, access_denied
 from local.aws.exchange import Environ, Reply, authorization, body_environ, request
 from local.aws.queues import Queues

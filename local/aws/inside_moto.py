@@ -112,7 +112,7 @@ def _tagger() -> Any:
 def restore(version: Version, content: bytes) -> None:
     """Give a bucket back one version, as its newest of that key.
 
-    Not by a PUT: that costs milliseconds, chooses an id and a time of its own, and may be refused by the bucket's settings.
+    Not by a PUT: that costs milliseconds, chooses an id and a time of its own, and the bucket's settings may refuse it.
     """
     made: Any = FakeKey(version.key, content, ACCOUNT_ID, REGION, bucket_name=version.bucket)
     made.set_metadata(dict(version.metadata))
@@ -145,6 +145,11 @@ def messages(queue_name: str) -> list[MotoMessage]:
     """All messages of a queue, those in flight and delayed too, oldest first."""
     found = queue(queue_name)
     return list(found._messages) if found else []
+
+
+def wait_seconds(queue_name: str) -> int:
+    """How long a receive waits that does not say."""
+    return int(getattr(queue(queue_name), "receive_message_wait_time_seconds", 0))
 
 
 def visible_count(queue_name: str) -> int:

@@ -51,8 +51,9 @@ CREATE TABLE messages (
 CREATE TABLE secrets (name TEXT PRIMARY KEY, state TEXT NOT NULL);
 CREATE TABLE sequencer (only INTEGER PRIMARY KEY CHECK (only = 1), last INTEGER NOT NULL);
 INSERT INTO sequencer VALUES (1, 0);
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 """
+_SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,10 @@ class Message:
 _VERSION = [column.name for column in fields(Version)]
 
 
+class JournalVersionError(Exception):
+    """The file has tables that this code does not know."""
+
+
 class Journal:
     """One writer at a time; safe to share between threads."""
 
@@ -97,10 +102,22 @@ class Journal:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        for setting in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            "journal_size_limit = 67108864",
+        ):
             self._connection.execute(f"PRAGMA {setting}")
-        if self._connection.execute("PRAGMA user_version").fetchone() == (0,):
+        [(version,)] = self._rows("PRAGMA user_version")
+        if version == 0:
             self._connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        elif version != _SCHEMA_VERSION:
+            self.close()
+            raise JournalVersionError(f"{path} was written by another version of this project: delete {directory}")
+
+    def close(self) -> None:
+        self._connection.close()
 
     @contextmanager
     def commit(self) -> Iterator[Journal]:
@@ -197,9 +214,10 @@ class Journal:
         return [(name, json.loads(attributes), json.loads(tags)) for name, attributes, tags in rows]
 
     def save_message(self, message: Message) -> None:
-        """Add a message, or note where it lies now and how often it was received."""
+        """Add a message, or note where it lies now and how often it was received; nothing if its queue is gone."""
         sql = """INSERT INTO messages (id, queue, entry, sent_ms, delayed_until_ms, sequence_number, receive_count,
-                                       first_received_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+                                       first_received_ms)
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE EXISTS (SELECT 1 FROM queues WHERE name = ?2)
                  ON CONFLICT (id) DO UPDATE SET queue = excluded.queue, receive_count = excluded.receive_count,
                                                 first_received_ms = excluded.first_received_ms"""
         m = message

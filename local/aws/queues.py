@@ -84,10 +84,9 @@ class Queues:
     # Receiving
 
     def _wait_seconds(self, queue: str, entry: Mapping[str, Any]) -> float:
-        found = inside_moto.queue(queue)
-        asked = entry.get("WaitTimeSeconds", found.attributes["ReceiveMessageWaitTimeSeconds"] if found else 0)
-        # Anything else is for moto to refuse.
-        return asked if isinstance(asked, int) and 0 < asked <= _LONGEST_WAIT_SECONDS and found else 0
+        asked = entry.get("WaitTimeSeconds", inside_moto.wait_seconds(queue))
+        # Anything else is for moto to answer or to refuse.
+        return asked if isinstance(asked, int) and 0 < asked <= _LONGEST_WAIT_SECONDS else 0
 
     def _long_poll(self, environ: Environ, entry: Mapping[str, Any], queue: str, seconds: float) -> Reply:
         deadline = time.monotonic() + seconds
@@ -177,8 +176,9 @@ class Queues:
         """Let journalled events be received."""
         with self._turn:
             for message in messages:
-                self._waiting[message.queue].append(message)
-                self._feed(message.queue)
+                if inside_moto.queue(message.queue):
+                    self._waiting[message.queue].append(message)
+                    self._feed(message.queue)
             self._turn.notify_all()
 
     def _feed(self, queue: str) -> None:

@@ -57,7 +57,7 @@ def stop_on_signals() -> None:
 
 
 def _stop_with_parent(loop: asyncio.AbstractEventLoop, parent: int, stop: Callable[[], None]) -> None:
-    """`uv run` stays beside its command, as the process that people see; killed with -9 it must not leave us running."""
+    """`uv run` stays beside its command as the process that people see; a kill -9 of it must not leave us running."""
     if os.getppid() == parent:
         loop.call_later(_PARENT_SECONDS, _stop_with_parent, loop, parent, stop)
     else:

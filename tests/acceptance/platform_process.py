@@ -186,7 +186,9 @@ def assert_problem(response: httpx.Response, *statuses: int) -> None:
     assert [word for word in INSIDE if word in response.text] == []
 
 
-def wait_for(condition: Callable[[], bool], state: Callable[[], object] = str, *, timeout_seconds: float = 120) -> float:
+def wait_for(
+    condition: Callable[[], bool], state: Callable[[], object] = str, *, timeout_seconds: float = 120
+) -> float:
     """Return the seconds it took until the condition held; what `state` says explains why it never did."""
     began = time.monotonic()
     while not condition():

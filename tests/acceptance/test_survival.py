@@ -32,7 +32,18 @@ def _section(topic: str, number: int) -> str:
 def _corpus() -> dict[str, bytes]:
     short = {
         f"{topic}.md": f"# Of {topic}\n\n" + "".join(_section(topic, number) for number in range(1, 6))
-        for topic in ("anchors", "buoys", "cables", "derricks", "fenders", "hawsers", "jetties", "keels", "oars", "piers")
+        for topic in (
+            "anchors",
+            "buoys",
+            "cables",
+            "derricks",
+            "fenders",
+            "hawsers",
+            "jetties",
+            "keels",
+            "oars",
+            "piers",
+        )
     }
     page = "<html><head><title>Tides</title></head><body><h1>Tides</h1><p>The tide turns at six.</p></body></html>"
     long = "# Lights\n\n" + "".join(_section("lights", number) for number in range(_LONG_SECTIONS))
@@ -88,7 +99,9 @@ def test_ingest_killed_again_and_again_leaves_every_document_whole(
                 _kill(pid)
             kills += len(sandboxes)
             print(f"{seconds:.1f} s later, {name}: killed {len(sandboxes)} sandboxes")
-        seconds = wait_for(lambda: api.ready_count("ingest-killed") == len(KEYS), lambda: api.documents("ingest-killed"))
+        seconds = wait_for(
+            lambda: api.ready_count("ingest-killed") == len(KEYS), lambda: api.documents("ingest-killed")
+        )
     print(f"{kills} kills; all ready {seconds:.1f} s after the last one")
     assert kills >= 3
     _assert_as_undisturbed(platform, "ingest-killed", undisturbed)

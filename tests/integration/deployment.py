@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ class Deployment:
     key: str
     tenants: TenantStore
     opened: list[Database] = field(default_factory=list)
+
+    @cached_property
+    def s3(self) -> Any:
+        return self.aws.client("s3")
 
     @contextmanager
     def function(self, role: str, **settings: str) -> Iterator[None]:
@@ -100,7 +105,7 @@ class Deployment:
     def put(self, key: str, text: str | bytes, *, tenant: Any = None, collection: str = "default") -> str:
         """Store an object, deliver its message, and return the object's key."""
         object_key = f"{tenant or self.tenant}/{collection}/{key}"
-        self.aws.client("s3").put_object(Bucket=BUCKET, Key=object_key, Body=text)
+        self.s3.put_object(Bucket=BUCKET, Key=object_key, Body=text)
         assert self.ingest(notification(object_key)) == {"batchItemFailures": []}
         return object_key
 
@@ -143,6 +148,8 @@ def notification(*object_keys: str, event: str = "ObjectCreated:Put") -> str:
 
 def forget_wiring() -> None:
     """All but the parser, which knows nothing of a deployment and takes half a second to start."""
+    if wiring.llm.cache_info().currsize and (client := wiring.llm()._opened):
+        client.close()
     for built in vars(wiring).values():
         if hasattr(built, "cache_clear") and built is not wiring.parser:
             built.cache_clear()

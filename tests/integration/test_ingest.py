@@ -88,7 +88,7 @@ def own(deployment: Deployment, name: str) -> list[dict[str, Any]]:
 def store(deployment: Deployment, key: str, body: str | bytes, *, tenant: Any = None) -> str:
     """Put an object into the bucket and tell nobody; its object key."""
     object_key = f"{tenant or deployment.tenant}/default/{key}"
-    deployment.aws.client("s3").put_object(Bucket=BUCKET, Key=object_key, Body=body)
+    deployment.s3.put_object(Bucket=BUCKET, Key=object_key, Body=body)
     return object_key
 
 
@@ -145,9 +145,9 @@ def test_a_created_object_becomes_a_document_that_is_found(deployment: Deploymen
 
 
 def test_a_delete_marker_takes_every_row_of_the_document(deployment: Deployment) -> None:
-    object_key = deployment.put("policies/refunds and returns.md", handbook())
+    object_key = deployment.put("policies/old.md", handbook())
     assert all(held(deployment)[table] for table in ("documents", "chunks", "embeddings", "lexeme_statistics"))
-    deployment.aws.client("s3").delete_object(Bucket=BUCKET, Key=object_key)
+    deployment.s3.delete_object(Bucket=BUCKET, Key=object_key)
     assert deliver(deployment, own(deployment, "ingest/delete_marker.json")) == DONE
     assert set(held(deployment).values()) == {0}
     assert deployment.documents() == {}
@@ -155,7 +155,7 @@ def test_a_delete_marker_takes_every_row_of_the_document(deployment: Deployment)
 
 def test_a_late_created_event_of_a_deleted_object_brings_nothing_back(deployment: Deployment) -> None:
     object_key = deployment.put("note.txt", "a note")
-    deployment.aws.client("s3").delete_object(Bucket=BUCKET, Key=object_key)
+    deployment.s3.delete_object(Bucket=BUCKET, Key=object_key)
     deployment.ingest(notification(object_key, event="ObjectRemoved:DeleteMarkerCreated"))
     assert deployment.ingest(notification(object_key)) == DONE
     assert set(held(deployment).values()) == {0}
@@ -183,15 +183,14 @@ def test_an_object_overwritten_while_it_is_embedded_ends_as_the_new_one_unmixed(
     found = " ".join(contents(deployment))
     assert ("In 1900 the trains" in found, "In 1901 the canals" in found) == (True, True)
     assert found.count("were measured") == 4
-    newest = deployment.aws.client("s3").head_object(Bucket=BUCKET, Key=object_key)["VersionId"]
+    newest = deployment.s3.head_object(Bucket=BUCKET, Key=object_key)["VersionId"]
     assert deployment.documents()["note.md"]["version_id"] == newest
     assert rows(deployment, "select version_id, outcome from ingestions") == [(newest, "ready")]
 
 
 def test_an_object_deleted_while_it_is_embedded_leaves_nothing(deployment: Deployment) -> None:
     object_key = store(deployment, "note.md", handbook())
-    s3 = deployment.aws.client("s3")
-    deployment.model.script = [before_reply(lambda: s3.delete_object(Bucket=BUCKET, Key=object_key))]
+    deployment.model.script = [before_reply(lambda: deployment.s3.delete_object(Bucket=BUCKET, Key=object_key))]
     assert deployment.ingest(notification(object_key)) == DONE
     assert set(held(deployment).values()) == {0}
 
@@ -254,10 +253,9 @@ def test_what_is_no_notification_fails_and_hinders_nobody(deployment: Deployment
 @pytest.mark.parametrize("name", ["ingest/test_event.json", "ingest/nobodys_keys.json"])
 def test_what_is_nobodys_document_is_acknowledged_and_touches_nothing(deployment: Deployment, name: str) -> None:
     records = own(deployment, name)
-    s3 = deployment.aws.client("s3")
     for record in records:
         for named in json.loads(record["body"]).get("Records", []):
-            s3.put_object(Bucket=BUCKET, Key=named["s3"]["object"]["key"].replace("%20", " "), Body=b"text")
+            deployment.s3.put_object(Bucket=BUCKET, Key=named["s3"]["object"]["key"].replace("%20", " "), Body=b"text")
     assert deliver(deployment, records) == DONE
     assert set(counts(deployment).values()) == {0}
     assert deployment.model.requests == []

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import threading
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -541,14 +542,14 @@ def test_sequencers_grow_over_restarts(own_server: Aws) -> None:
 def test_sequencers_grow_over_a_deleted_journal_and_a_clock_set_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = Journal(tmp_path / "one"), Journal(tmp_path / "two")
-    with first.commit():
-        before = first.next_sequencer()
-    with second.commit():
-        assert second.next_sequencer() > before
-    monkeypatch.setattr("local.aws.journal.time.time_ns", lambda: 1)
-    with first.commit():
-        assert first.next_sequencer() > before
+    with closing(Journal(tmp_path / "one")) as first, closing(Journal(tmp_path / "two")) as second:
+        with first.commit():
+            before = first.next_sequencer()
+        with second.commit():
+            assert second.next_sequencer() > before
+        monkeypatch.setattr("local.aws.journal.time.time_ns", lambda: 1)
+        with first.commit():
+            assert first.next_sequencer() > before
 
 
 def test_a_server_killed_between_uploads_keeps_every_acknowledged_one_and_its_event(own_server: Aws) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import sqlite3
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local import aws
 from local.aws import inside_moto
-from local.aws.journal import Journal, Message
+from local.aws.journal import Journal, JournalVersionError, Message
 from local.aws.queues import Queues
 from local.aws_service import Aws
 
@@ -277,15 +278,24 @@ def test_secrets_survive_a_kill_with_their_versions_and_arn(server: Aws) -> None
 
 
 def test_a_message_past_its_retention_starts_anew(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    with journal.commit():
-        journal.save_queue("old", {"MessageRetentionPeriod": "60"}, {})
-        journal.save_message(Message("one", "old", {"MessageBody": "m"}, sent_ms=1))
-    queues = Queues(inside_moto.application("sqs"), journal)
-    queues.replay()
-    environ = {"HTTP_X_AMZ_TARGET": "AmazonSQS.ReceiveMessage", "CONTENT_TYPE": "application/x-amz-json-1.0"}
-    from local.aws.exchange import request
+    with closing(Journal(tmp_path)) as journal:
+        with journal.commit():
+            journal.save_queue("old", {"MessageRetentionPeriod": "60"}, {})
+            journal.save_message(Message("one", "old", {"MessageBody": "m"}, sent_ms=1))
+        queues = Queues(inside_moto.application("sqs"), journal)
+        queues.replay()
+        environ = {"HTTP_X_AMZ_TARGET": "AmazonSQS.ReceiveMessage", "CONTENT_TYPE": "application/x-amz-json-1.0"}
+        from local.aws.exchange import request
 
-    body = json.dumps({"QueueUrl": "old"}).encode()
-    reply = queues.answer({**request("sqs", "POST", "/", body=body), **environ}, body)
-    assert [message["MessageId"] for message in json.loads(reply.body)["Messages"]] == ["one"]
+        body = json.dumps({"QueueUrl": "old"}).encode()
+        reply = queues.answer({**request("sqs", "POST", "/", body=body), **environ}, body)
+        assert [message["MessageId"] for message in json.loads(reply.body)["Messages"]] == ["one"]
+
+
+def test_a_journal_of_another_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    Journal(tmp_path).close()
+    with sqlite3.connect(tmp_path / "aws.sqlite3") as connection:
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    with pytest.raises(JournalVersionError, match="delete"):
+        Journal(tmp_path)

@@ -1,0 +1,146 @@
+"""An empty database becomes this code's, through the migrate handler and the secrets extension's protocol."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+
+from local.environment import ROLES
+from local.postgres import Postgres
+from rag import wiring
+from rag.errors import UnavailableError
+from tests.integration.deployment import Context, forget_wiring, sample
+
+TOKEN = "session token"
+OWNER_SECRET = "rag/test/rag_owner"
+
+
+@contextmanager
+def extension(held: dict[str, str]) -> Iterator[int]:
+    """The AWS Parameters and Secrets extension's one call; the port that it listens on."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            secret = held.get(parse_qs(url.query).get("secretId", [""])[0])
+            known = url.path == "/secretsmanager/get" and self.headers["X-Aws-Parameters-Secrets-Token"] == TOKEN
+            self.send_response(200 if known and secret else 400)
+            self.end_headers()
+            self.wfile.write(json.dumps({"SecretString": secret}).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Tests speak for themselves."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=[0.05], daemon=True)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server of its own: roles and their passwords belong to a whole server, which other tests share."""
+    server = Postgres(tmp_path_factory.mktemp("migrate") / "postgres", durable=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def passwords(fresh: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """What the secrets hold, for an empty database; the environment is that of the migrate function."""
+    name = f"rag_{secrets.token_hex(4)}"
+    held = {f"rag/test/{role}": secrets.token_urlsafe(12) for role in ("rag_owner", *ROLES)}
+    fresh.create_database(name, owner="rag_owner", password=held[OWNER_SECRET])
+    with extension(held) as port:
+        environment = {
+            "RAG_DATABASE_URL": fresh.dsn("rag_owner", name),
+            "RAG_DATABASE_SECRET": OWNER_SECRET,
+            "RAG_ROLE_SECRETS": json.dumps({role: f"rag/test/{role}" for role in ROLES}),
+            "RAG_EMBEDDING_MODEL": "fake",
+            "RAG_EMBEDDING_DIMENSIONS": "4",
+            "AWS_SESSION_TOKEN": TOKEN,
+            "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": str(port),
+        }
+        for variable, value in environment.items():
+            monkeypatch.setenv(variable, value)
+        forget_wiring()
+        yield held
+    forget_wiring()
+
+
+def migrate() -> Any:
+    from functions.migrate.handler import handler
+
+    return handler(sample("migrate/deploy.json"), Context())
+
+
+def log_in(server: Postgres, role: str, password: str, query: str = "select current_user") -> list[Any]:
+    name = wiring.settings().database_url.rpartition("/")[2]
+    with psycopg.connect(server.dsn(role, name, password)) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+@pytest.mark.usefixtures("passwords")
+def test_an_empty_database_gets_every_migration_once() -> None:
+    every = sorted(file.name for file in files("rag").joinpath("sql/migrations").iterdir())
+    assert migrate() == {"applied": every}
+    assert migrate() == {"applied": []}
+
+
+def test_each_role_logs_in_with_its_own_password_and_no_other(fresh: Postgres, passwords: dict[str, str]) -> None:
+    migrate()
+    for role in ROLES:
+        assert log_in(fresh, role, passwords[f"rag/test/{role}"]) == [(role,)]
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            log_in(fresh, role, passwords[OWNER_SECRET])
+
+
+def test_a_rotated_secret_takes_the_place_of_the_old_one(fresh: Postgres, passwords: dict[str, str]) -> None:
+    migrate()
+    old, passwords["rag/test/rag_query"] = passwords["rag/test/rag_query"], "rotated"
+    migrate()
+    assert log_in(fresh, "rag_query", "rotated") == [("rag_query",)]
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        log_in(fresh, "rag_query", old)
+
+
+def test_the_deployments_embedding_space_is_known_once(
+    fresh: Postgres, passwords: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spaces = "select model, dimensions from embedding_spaces order by id"
+    for _ in range(2):
+        migrate()
+    assert log_in(fresh, "rag_query", passwords["rag/test/rag_query"], spaces) == [("fake", 4)]
+    monkeypatch.setenv("RAG_EMBEDDING_MODEL", "another")
+    forget_wiring()
+    migrate()
+    assert log_in(fresh, "rag_query", passwords["rag/test/rag_query"], spaces) == [("fake", 4), ("another", 4)]
+
+
+def test_no_password_reaches_the_servers_log(fresh: Postgres, passwords: dict[str, str]) -> None:
+    migrate()
+    log = fresh.log.read_text(errors="replace")
+    assert "database system is ready" in log
+    assert not [secret for secret in passwords.values() if secret in log]
+
+
+def test_a_secret_that_cannot_be_read_is_named(passwords: dict[str, str]) -> None:
+    del passwords["rag/test/rag_admin"]
+    with pytest.raises(UnavailableError, match="rag/test/rag_admin"):
+        migrate()
+    passwords["rag/test/rag_admin"] = "now it is there"
+    migrate()

@@ -1,0 +1,80 @@
+"""Which documents a queue message names, as S3 writes it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from urllib.parse import quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.ingest.records import location, locations
+from rag.types import Location
+
+TENANT = uuid.UUID("0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11")
+
+KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60)
+COLLECTIONS = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True)
+
+
+def message(*encoded_keys: object) -> str:
+    return json.dumps({"Records": [{"s3": {"object": {"key": key}}} for key in encoded_keys]})
+
+
+@given(tenant=st.uuids(), collection=COLLECTIONS, key=KEYS.filter(lambda key: not key.endswith("/")))
+def test_a_place_comes_back_from_the_event_of_its_object(tenant: uuid.UUID, collection: str, key: str) -> None:
+    place = Location(tenant, collection, key)
+    assert locations(message(quote_plus(place.object_key, safe="/"))) == [place]
+
+
+@given(st.text(max_size=80))
+def test_a_key_is_a_document_only_under_its_own_name(object_key: str) -> None:
+    found = location(object_key)
+    assert found is None or found.object_key == object_key
+
+
+@pytest.mark.parametrize(
+    "object_key",
+    [
+        "",
+        "readme.txt",
+        f"{TENANT}",
+        f"{TENANT}/default",
+        f"{TENANT}/default/",
+        f"{TENANT}/default/folder/",
+        f"{TENANT}//a.txt",
+        f"/{TENANT}/default/a.txt",
+        f"{TENANT}/Default/a.txt",
+        f"{TENANT}/-default/a.txt",
+        f"{TENANT}/{'x' * 64}/a.txt",
+        f"{TENANT}/default\n/a.txt",
+        f"{TENANT.hex}/default/a.txt",
+        f"{str(TENANT).upper()}/default/a.txt",
+        f"{{{TENANT}}}/default/a.txt",
+        f"{TENANT}/default/nul\0.txt",
+    ],
+)
+def test_a_key_outside_the_scheme_is_nobodys(object_key: str) -> None:
+    assert location(object_key) is None
+
+
+def test_a_message_may_name_several_documents_and_keeps_their_order() -> None:
+    body = message(f"{TENANT}/default/a+b.txt", "nobodys.txt", f"{TENANT}/default/100%25.txt")
+    assert [found.key for found in locations(body)] == ["a b.txt", "100%.txt"]
+
+
+@pytest.mark.parametrize("body", ['{"Event": "s3:TestEvent"}', '{"Records": []}', "{}"])
+def test_a_notification_may_name_nothing(body: str) -> None:
+    assert locations(body) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "{", "null", "[]", "5", '{"Records": {}', '{"Records": 5}', '{"Records": [[]]}', message(None), "[" * 10**5],
+    ids=lambda body: body[:20] or "empty",
+)
+def test_what_is_no_notification_is_refused_in_one_way(body: str) -> None:
+    with pytest.raises(ValueError, match="not an S3 notification"):
+        locations(body)
