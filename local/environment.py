@@ -166,7 +166,6 @@ def environment_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(row.memory_mib),
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{row.name}",
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info.major}.{sys.version_info.minor}",
         "_HANDLER": row.handler,
         "LAMBDA_TASK_ROOT": str(task_root()),

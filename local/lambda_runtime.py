@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from local.runtime_api import MAX_PAYLOAD_BYTES, Event, Outcome, RuntimeApi
-from local.sandbox import InitError, Launch, Sandbox, SandboxError
+from local.sandbox import InitError, InitializationType, Launch, Sandbox, SandboxError
 
 TIMED_OUT = "Sandbox.Timedout"
 EXITED = "Runtime.ExitError"
@@ -104,7 +104,7 @@ class Function:
             return
         async with self._free:
             with suppress(InitError, SandboxError):
-                sandbox, _ = await self._sandbox()
+                sandbox, _ = await self._sandbox("provisioned-concurrency")
                 self._idle.append(sandbox)
 
     async def drain(self, *, timeout_seconds: float) -> None:
@@ -145,14 +145,14 @@ class Function:
         duration_ms = (time.perf_counter() - started) * 1000
         return self._report(request_id, _within_limit(outcome), duration_ms=duration_ms, init_ms=init_ms)
 
-    async def _sandbox(self) -> tuple[Sandbox, float | None]:
+    async def _sandbox(self, initialization_type: InitializationType = "on-demand") -> tuple[Sandbox, float | None]:
         """The one that was idle for the shortest time, or a new one and the milliseconds its start took."""
         while self._idle:
             sandbox = self._idle.pop()
             if sandbox.alive:
                 return sandbox, None
             await self._forget(sandbox)
-        sandbox = Sandbox(self._launch, self._runtime_api)
+        sandbox = Sandbox(self._launch, self._runtime_api, initialization_type=initialization_type)
         self._sandboxes.add(sandbox)
         try:
             return sandbox, await sandbox.initialise()

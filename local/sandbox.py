@@ -11,13 +11,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from local import service
 from local.runtime_api import Event, Exchange, Outcome, RuntimeApi
 from local.watching import exit_of
 
 T = TypeVar("T")
+# Whether an event waits for the sandbox, or it was started ahead of any.
+InitializationType = Literal["on-demand", "provisioned-concurrency"]
 
 # AWS allows 10 s; a laptop that compiles every module for the first time may need more.
 INIT_TIMEOUT_SECONDS = 60.0
@@ -58,14 +60,14 @@ class Sandbox:
     `gone` is set when the process has ended and its port is free for another sandbox.
     """
 
-    def __init__(self, launch: Launch, runtime_api: RuntimeApi) -> None:
+    def __init__(self, launch: Launch, runtime_api: RuntimeApi, *, initialization_type: InitializationType) -> None:
         self._started = time.perf_counter()
         self._runtime_api = runtime_api
         self._exchange = Exchange()
         self._port = runtime_api.attach(self._exchange)
         self._home = launch.scratch / f"{launch.name}-{self._port}"
         self.gone = asyncio.Event()
-        self.process = self._spawn(launch)
+        self.process = self._spawn(launch, initialization_type)
         self._ended = exit_of(self.process)
         self._ended.add_done_callback(self._release)
 
@@ -108,7 +110,7 @@ class Sandbox:
         await self.gone.wait()
         raise SandboxError("Sandbox.Timedout", f"Task timed out after {timeout_seconds:.2f} seconds")
 
-    def _spawn(self, launch: Launch) -> service.Child:
+    def _spawn(self, launch: Launch, initialization_type: InitializationType) -> service.Child:
         shutil.rmtree(self._home, ignore_errors=True)
         self._home.mkdir(mode=0o700, parents=True)
         day = time.strftime("%Y/%m/%d", time.gmtime())
@@ -118,6 +120,7 @@ class Sandbox:
             env={
                 **launch.environment,
                 "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._port}",
+                "AWS_LAMBDA_INITIALIZATION_TYPE": initialization_type,
                 "AWS_LAMBDA_LOG_STREAM_NAME": f"{day}/[$LATEST]{os.urandom(16).hex()}",
                 "HOME": str(self._home),
                 "TMPDIR": str(self._home),

@@ -21,6 +21,7 @@ class FakeModel:
     def __init__(self, dimensions: int = 4) -> None:
         self.dimensions = dimensions
         self.requests: list[dict[str, Any]] = []
+        self.keys: set[str] = set()
         self.script: list[Reply] = []
         self.says = "A plain sentence [1]."
         self.url = ""
@@ -114,6 +115,7 @@ def serving(model: FakeModel) -> Iterator[FakeModel]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            model.keys.add(self.headers["Authorization"])
             model.reply(self, body)
 
         def do_GET(self) -> None:

@@ -97,8 +97,12 @@ def retry(record: SQSRecord, error: Exception) -> None:
         wiring.queue().deliver_again(record.receipt_handle, seconds=pause_seconds(error, receives))
         return
     reason = DocumentError("INTERNAL", f"given up after {receives} deliveries: {error}")
-    for location in locations(record.body):
-        ingestion.fail(location, reason, bucket=wiring.bucket(), store=wiring.index_store())
+    try:
+        for location in locations(record.body):
+            ingestion.fail(location, reason, bucket=wiring.bucket(), store=wiring.index_store())
+    finally:
+        # The queue moves it to the dead letters when it is asked for it once more, so that must be now.
+        wiring.queue().deliver_again(record.receipt_handle, seconds=0)
 
 
 def pause_seconds(error: Exception, receives: int) -> int:

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse
 
 from functions.query import problems, reference, schemas
 from functions.query.telemetry import logger, metrics
-from rag import __version__, answering, wiring
+from rag import __version__, answering, tokens, wiring
 from rag.deadline import Deadline
 from rag.errors import ConflictError, ForbiddenError, InvalidRequestError, NotAuthorizedError, TooLargeError
 from rag.types import Caller, DocumentQuery, Location, Role, Status
@@ -41,7 +41,7 @@ MARGIN_SECONDS = 1.0
 ROLES: dict[Role, int] = {"reader": 0, "writer": 1, "admin": 2}
 
 
-def caller(request: Request) -> Caller:
+async def caller(request: Request) -> Caller:
     """Who the authorizer found; nothing that the client sends can change it."""
     context = (request.scope.get("aws.event") or {}).get("requestContext", {}).get("authorizer") or {}
     try:
@@ -53,14 +53,14 @@ def caller(request: Request) -> Caller:
     return found
 
 
-def writer(found: Annotated[Caller, Depends(caller)]) -> Caller:
+async def writer(found: Annotated[Caller, Depends(caller)]) -> Caller:
     if ROLES.get(found.role, -1) < ROLES["writer"]:
         msg = "this needs a key with the role writer"
         raise ForbiddenError(msg)
     return found
 
 
-def deadline(request: Request) -> Deadline:
+async def deadline(request: Request) -> Deadline:
     context = request.scope.get("aws.context")
     seconds = wiring.settings().request_seconds
     if context is not None:
@@ -82,7 +82,7 @@ async def query(request: Request, body: schemas.QueryRequest, who: Reader, until
         llm=wiring.llm(),
         store=wiring.search_store(),
         cache=wiring.answer_cache(),
-        count_tokens=wiring.count_tokens(),
+        count_tokens=tokens.tokenizer(None),
         limits=answering.Limits(settings.rerank_top_k, settings.context_tokens, settings.min_score),
         deadline=until,
     )

@@ -68,8 +68,9 @@ class Api:
 class PlatformProcess:
     """`rag up` on one directory, which may be ended and started again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
         self.directory = directory
+        self._environment = {**os.environ, "OPENAI_API_KEY": "", **(environment or {})}
         self.ready_file = directory.with_name("ready.json")
         self._output = directory.with_name("up.log")
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,7 +79,7 @@ class PlatformProcess:
         """Return the seconds until the ready file was there."""
         began = time.monotonic()
         self._process = self.launch()
-        wait_for(lambda: self.ready_file.exists() or not self.running, self.output)
+        wait_for(lambda: self._announced() or not self.running, self.output)
         assert self.running, self.output()
         return time.monotonic() - began
 
@@ -86,8 +87,14 @@ class PlatformProcess:
         command = [*RAG, "up", "--data", str(self.directory), "--ready-file", str(self.ready_file)]
         with self._output.open("w") as output:
             return subprocess.Popen(
-                command, cwd=ROOT, stdout=output, stderr=output, env={**os.environ, "OPENAI_API_KEY": ""}
+                command, cwd=ROOT, stdout=output, stderr=output, env=self._environment
             )
+
+    def _announced(self) -> bool:
+        """Whether the ready file is this process's: one that was killed left its own."""
+        with suppress(FileNotFoundError):
+            return bool(self.ready["pids"]["supervisor"] == self.pid)
+        return False
 
     def output(self) -> str:
         return self._output.read_text()
@@ -156,11 +163,11 @@ class PlatformProcess:
 
 
 @contextmanager
-def platform_process() -> Iterator[PlatformProcess]:
-    """A platform that is ready, on a directory that is removed afterwards."""
+def platform_process(environment: Mapping[str, str] | None = None) -> Iterator[PlatformProcess]:
+    """A platform that is ready, on a directory that is removed afterwards; `environment` is added to its own."""
     # Not tmp_path: its parents are closed to the user that PostgreSQL runs as when this is root.
     folder = Path(tempfile.mkdtemp(prefix="rag-acceptance-"))
-    platform = PlatformProcess(folder / "data")
+    platform = PlatformProcess(folder / "data", environment)
     try:
         platform.start()
         yield platform
@@ -205,7 +212,7 @@ def _descendants(pid: int) -> list[int]:
 
 def _threads(pid: int) -> list[str]:
     with suppress(OSError):
-        return os.listdir(f"/proc/{pid}/task")
+        return [thread.name for thread in Path(f"/proc/{pid}/task").iterdir()]
     return []
 
 

@@ -24,8 +24,8 @@ _LONG_SECTIONS = 110
 def _section(topic: str, number: int) -> str:
     lamp = number * 7 % 101
     return (
-        f"## {topic} {number}\n\nRule {number} of {topic} says that lamp {lamp} is lit at dusk by whoever keeps the watch, "
-        "and that nobody puts it out before the last boat of the evening has passed the bar.\n\n"
+        f"## {topic} {number}\n\nRule {number} of {topic} says that lamp {lamp} is lit at dusk by whoever keeps "
+        "the watch, and that nobody puts it out before the last boat of the evening has passed the bar.\n\n"
     )
 
 
@@ -51,6 +51,7 @@ def _corpus() -> dict[str, bytes]:
     return {key: text.encode() for key, text in whole.items()}
 
 
+Answers = list[tuple[float, httpx.Response]]
 CORPUS = _corpus()
 KEYS = set(CORPUS)
 
@@ -94,6 +95,7 @@ def test_ingest_killed_again_and_again_leaves_every_document_whole(
         kills = 0
         for name, moment in moments.items():
             seconds = wait_for(moment, lambda: api.documents("ingest-killed"))
+            wait_for(lambda: bool(platform.sandboxes("ingest")))  # the one before was just killed
             sandboxes = platform.sandboxes("ingest")
             for pid in sandboxes:
                 _kill(pid)
@@ -113,12 +115,10 @@ def test_postgresql_killed_during_ingest_and_queries_comes_back_and_loses_nothin
 ) -> None:
     with platform.api() as api, _asking(platform) as asked:
         _upload(api, "database-killed")
-        for count in (0, 4):
-            wait_for(lambda: _processing(api, "database-killed") and api.ready_count("database-killed") >= count)  # noqa: B023 (called here)
-            killed_at = time.monotonic()
-            _kill_service(platform, "postgres")
-            seconds = wait_for(lambda: any(at > killed_at and one.status_code == 200 for at, one in list(asked)))
-            print(f"PostgreSQL killed: the first answer {seconds:.1f} s later")
+        wait_for(lambda: _processing(api, "database-killed"))
+        _kill_database(platform, asked)
+        wait_for(lambda: api.ready_count("database-killed") >= 4)
+        _kill_database(platform, asked)
         api.wait_until_ready("database-killed", KEYS)
     failed = [one for _, one in asked if one.status_code != 200]
     print(f"{len(asked)} queries, {len(failed)} failed: {sorted({one.status_code for one in failed})}")
@@ -204,6 +204,13 @@ def _processing(api: Api, collection: str) -> bool:
     return any(document["status"] == "processing" for document in api.documents(collection).values())
 
 
+def _kill_database(platform: PlatformProcess, asked: Answers) -> None:
+    killed_at = time.monotonic()
+    _kill_service(platform, "postgres")
+    seconds = wait_for(lambda: any(at > killed_at and answer.status_code == 200 for at, answer in list(asked)))
+    print(f"PostgreSQL killed: the first answer {seconds:.1f} s later")
+
+
 def _kill_service(platform: PlatformProcess, name: str) -> int:
     pid: int = platform.ready["pids"][name]
     _kill(pid)
@@ -219,9 +226,9 @@ def _same(ready: dict[str, object]) -> dict[str, object]:
 
 
 @contextmanager
-def _asking(platform: PlatformProcess) -> Iterator[list[tuple[float, httpx.Response]]]:
-    """Searches one after the other all the while: when each answer came, and what it was."""
-    answers: list[tuple[float, httpx.Response]] = []
+def _asking(platform: PlatformProcess) -> Iterator[Answers]:
+    """Searches one after the other all the while: when each was asked, and what came."""
+    answers: Answers = []
     stop = threading.Event()
 
     def ask() -> None:

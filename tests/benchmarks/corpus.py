@@ -14,8 +14,13 @@ from itertools import accumulate, product
 
 SEED = 20_261_120
 
-_MAKERS = ["Halden", "Brevik", "Tromsa", "Kvaloy", "Ostvik", "Lindra", "Morfeld", "Sandra", "Velten", "Aurich", "Norden", "Jever", "Esens", "Wittmar"]
-_MACHINES = ["pump", "compressor", "turbine", "centrifuge", "conveyor", "boiler", "chiller", "mixer", "extruder", "press", "kiln", "separator", "evaporator", "crane", "generator", "dosing-unit", "heat-exchanger", "filter"]
+_MAKER_NAMES = """
+Halden Brevik Tromsa Kvaloy Ostvik Lindra Morfeld Sandra Velten Aurich Norden Jever Esens Wittmar
+"""
+_MACHINE_NAMES = """
+pump compressor turbine centrifuge conveyor boiler chiller mixer extruder press kiln separator evaporator crane generator
+dosing-unit heat-exchanger filter
+"""
 # What the section says, and how a question asks for it.
 _FACTS = (
     ("It delivers {n} litres per minute at full load.", "How much does the {name} deliver per minute?"),
@@ -23,7 +28,16 @@ _FACTS = (
     ("The permitted operating pressure ends at {n} millibar.", "Which pressure must the {name} not exceed?"),
     ("At nominal speed it draws {n} watts.", "What is the power consumption of the {name}?"),
 )
-_WORDS = ["inspection", "housing", "bearing", "operator", "temperature", "valve", "before", "after", "shift", "record", "pressure", "surface", "coolant", "lubricant", "alarm", "sensor", "panel", "switch", "supply", "cable", "drain", "gasket", "torque", "bolt", "flange", "vibration", "noise", "level", "reading", "report", "spare", "part", "cabinet", "key", "lock", "signal", "lamp", "reset", "start", "stop", "cycle", "load", "feed", "line", "tank", "hose", "clamp", "guard", "cover", "filter", "cartridge", "flow", "rate", "gauge", "display", "menu", "code", "manual", "chapter", "table", "figure", "workshop", "technician", "contractor", "delivery", "storage", "pallet", "corrosion", "paint", "primer", "rinse", "solvent", "brush", "cloth", "glove", "goggles", "permit", "ventilation", "ladder", "platform", "anchor", "rope", "hook", "schedule", "interval", "season", "winter", "summer", "frost", "humidity", "dust", "sand", "salt", "rain", "drainage", "foundation", "concrete", "grout", "shim"]
+# In the order of their frequency.
+_VOCABULARY = """
+inspection housing bearing operator temperature valve before after shift record pressure surface coolant lubricant alarm
+sensor panel switch supply cable drain gasket torque bolt flange vibration noise level reading report spare part cabinet
+key lock signal lamp reset start stop cycle load feed line tank hose clamp guard cover filter cartridge flow rate gauge
+display menu code manual chapter table figure workshop technician contractor delivery storage pallet corrosion paint
+primer rinse solvent brush cloth glove goggles permit ventilation ladder platform anchor rope hook schedule interval
+season winter summer frost humidity dust sand salt rain drainage foundation concrete grout shim
+"""
+_WORDS = _VOCABULARY.split()
 _WEIGHTS = list(accumulate(1 / rank for rank in range(1, len(_WORDS) + 1)))
 _FORMS = (
     "Check the {} and the {} together with the {}.",
@@ -70,7 +84,10 @@ def questions(count: int, machines_each: int) -> Iterator[Question]:
 
 
 def _names(count: int) -> list[str]:
-    every = [f"{maker} {machine} {series}00" for series, machine, maker in product(range(1, 10), _MACHINES, _MAKERS)]
+    every = [
+        f"{maker} {machine} {series}00"
+        for series, machine, maker in product(range(1, 10), _MACHINE_NAMES.split(), _MAKER_NAMES.split())
+    ]
     random.Random(SEED + 2).shuffle(every)
     return every[:count]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -189,18 +188,6 @@ def test_an_ordinary_chunk_that_says_each_word_of_the_question_once_scores_what_
 def test_statistics_that_lag_behind_a_deletion_do_no_harm() -> None:
     assert lexical.idf(7, 5) == lexical.idf(5, 5)
     assert lexical.question({OCEAN_TERM: 1}, {OCEAN_TERM: 3}, 0)[OCEAN_TERM] > 0
-
-
-def test_a_sparse_vector_is_written_as_pgvector_reads_it() -> None:
-    assert lexical.sparsevec({7: 1.5, 3: 0.25}) == "{3:0.25,7:1.5}/1000000000"
-    assert lexical.sparsevec({}) == "{}/1000000000"
-
-
-def test_too_many_terms_keep_the_heaviest() -> None:
-    text = lexical.sparsevec({term: float(term) for term in range(1, 20_001)})
-
-    terms = [int(term) for term in re.findall(r"(\d+):", text)]
-    assert terms == list(range(4_001, 20_001))
 
 
 def reciprocal_rank(scores: dict[str, float], relevant: str) -> float:

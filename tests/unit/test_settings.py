@@ -14,19 +14,19 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 
 
 def test_the_environment_is_read_by_prefix_and_empty_values_are_unset() -> None:
-    settings = Settings.from_environment({"RAG_TOP_K": "7", "RAG_MIN_SCORE": "", "PATH": "/bin"})
-    assert (settings.top_k, settings.min_score) == (7, None)
+    settings = Settings.from_environment({"RAG_BATCH_SIZE": "7", "RAG_MIN_SCORE": "", "PATH": "/bin"})
+    assert (settings.batch_size, settings.min_score) == (7, None)
 
 
-@pytest.mark.parametrize("name", ["RAG_TOPK", "RAG_top_k_"])
+@pytest.mark.parametrize("name", ["RAG_BATCHSIZE", "RAG_batch_size_"])
 def test_an_unknown_setting_is_refused_by_name(name: str) -> None:
     with pytest.raises(pydantic.ValidationError, match=name.removeprefix(PREFIX).lower()):
         Settings.from_environment({name: "1"})
 
 
 def test_a_malformed_value_is_refused() -> None:
-    with pytest.raises(pydantic.ValidationError, match="top_k"):
-        Settings.from_environment({"RAG_TOP_K": "many"})
+    with pytest.raises(pydantic.ValidationError, match="batch_size"):
+        Settings.from_environment({"RAG_BATCH_SIZE": "many"})
 
 
 def test_role_secrets_are_json() -> None:

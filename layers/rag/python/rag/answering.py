@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import time
 import unicodedata
 import uuid
@@ -51,7 +52,7 @@ class Store(Protocol):
         rank: Callable[[Sequence[Candidate]], Sequence[tuple[Candidate, float]]],
         mode: Mode,
         filters: Filters,
-    ) -> tuple[list[Hit], int]: ...
+    ) -> tuple[list[Hit], str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Hits, best first; `possible_bm25` is what a chunk with all the question's lexemes in plenty would score."""
+    """Hits, best first; `possible_bm25` is what an ordinary chunk with all the question's lexemes would score."""
 
     hits: list[Hit]
+    language: str
     possible_bm25: float
     degraded: str | None
     timings_ms: dict[str, float]
@@ -106,7 +108,7 @@ def search(question: Question, *, llm: LLM, store: Store, cache: Cache, deadline
 
     asked = Asked(question.text)
     with timings.measure("search"):
-        hits, _ = store.search(
+        hits, language = store.search(
             question.tenant_id,
             question.collection,
             embedding=embedding,
@@ -116,7 +118,7 @@ def search(question: Question, *, llm: LLM, store: Store, cache: Cache, deadline
             mode=mode,
             filters=question.filters,
         )
-    return Found(hits, asked.possible_bm25, degraded, timings.milliseconds)
+    return Found(hits, language, asked.possible_bm25, degraded, timings.milliseconds)
 
 
 def answer(
@@ -147,7 +149,7 @@ def answer(
         return Answer(MODEL_DOWN, (), hits, None, degraded="retrieval_only", timings_ms=timings.milliseconds)
 
     with timings.measure("cite"):
-        cited = citing.cite(completion.text, prompt.passages)
+        cited = citing.cite(completion.text, prompt.passages, language=found.language)
     declined = prompting.declines(completion.text)
     ungrounded = bool(cited.dropped) or not (cited.citations or declined)
     return Answer(
@@ -233,7 +235,8 @@ def _stored_vector(stored: JSON) -> Vector | None:
         vector.frombytes(base64.b64decode(stored["float32"], validate=True))
     except (KeyError, TypeError, ValueError):
         return None
-    return vector or None
+    norm = math.fsum(value * value for value in vector)
+    return vector if math.isfinite(norm) and norm > 0 else None
 
 
 def _stored_completion(stored: JSON | None) -> Completion | None:

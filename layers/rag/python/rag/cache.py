@@ -143,6 +143,12 @@ class Cache:
         return self._client
 
 
+def preload() -> None:
+    """Import the client ahead of the first call."""
+    import redis.backoff  # noqa: PLC0415
+    import redis.retry  # noqa: F401, PLC0415
+
+
 def _key(prefix: str, *parts: object) -> str:
     """Prefix and sha256 of the parts, which are kept apart by their JSON form."""
     return prefix + hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()

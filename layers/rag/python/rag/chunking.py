@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     CountTokens = Callable[[Sequence[str]], list[int]]
 
-_CONTEXT_TOKENS = 30
+_CONTEXT_TOKENS = 64
 _TINY_TOKENS = 30
 _HEADING_TOKENS = 15
 _HEADING_SEPARATOR = " › "

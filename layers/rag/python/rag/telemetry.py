@@ -10,8 +10,12 @@ NAMESPACE = "Rag"
 
 
 def logger() -> Logger:
-    """JSON lines with the request id; `RAG_LOG_LEVEL` says how much."""
-    return Logger(service=_function(), level=os.environ.get("RAG_LOG_LEVEL", "INFO"))
+    """JSON lines with the request id and the stage; `RAG_LOG_LEVEL` says how much."""
+    return Logger(
+        service=_function(),
+        level=os.environ.get("RAG_LOG_LEVEL", "INFO"),
+        stage=os.environ.get("RAG_STAGE", "local"),
+    )
 
 
 def metrics() -> Metrics:

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from rag.store.search import SearchStore
 
 
+def preload(*, model: bool) -> None:
+    """Import what a question needs, with `model` also the model's SDK; nothing is read, built or connected."""
+    from rag import cache, llm  # noqa: PLC0415
+    from rag.store import search  # noqa: F401, PLC0415
+
+    cache.preload()
+    if model:
+        llm.preload()
+
+
 @cache
 def settings() -> Settings:
     return Settings.from_environment(os.environ)

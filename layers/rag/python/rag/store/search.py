@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pgvector import HalfVector, SparseVector
 
+from rag import lexical
 from rag.store.collections import existing_collection
 from rag.types import Candidate, Collection, EmbeddingSpace, Hit, Mode
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from rag.types import Filters, Vector
 
 CANDIDATES_PER_LEG = 100
-LEXEMES = 1_000_000_000  # the widest sparsevec there is
 
 # (candidates) → the best of them with their scores, best first.
 Ranking = Callable[[Sequence[Candidate]], Sequence[tuple[Candidate, float]]]
@@ -44,20 +44,20 @@ class SearchStore:
         rank: Ranking,
         mode: Mode,
         filters: Filters,
-    ) -> tuple[list[Hit], int]:
-        """Return hits best first, and how many chunks the collection holds.
+    ) -> tuple[list[Hit], str]:
+        """Return hits, best first, and the collection's language.
 
         `lexemes` gets the collection's language, `weigh` each lexeme's chunk frequency and the number of chunks.
         NotFoundError when there is no such collection.
         """
 
-        def work(transaction: Transaction) -> tuple[list[Hit], int]:
+        def work(transaction: Transaction) -> tuple[list[Hit], str]:
             place = existing_collection(transaction, self.space, collection)
             wanted = lexemes(place.language) if mode != "dense" else []
             chunk_count, frequencies = _frequencies(transaction, place, wanted)
             question = weigh(frequencies, chunk_count)
             candidates = _candidates(transaction, place, embedding, question, mode, filters)
-            return _passages(transaction, place, rank(candidates)), chunk_count
+            return _passages(transaction, place, rank(candidates)), place.language
 
         return self.database.read(tenant_id, work)
 
@@ -142,4 +142,4 @@ def _hit(  # one argument per column
 
 def sparse(weights: Mapping[int, float]) -> SparseVector:
     """Lexeme id (1 … 10⁹) → weight, as pgvector has it; its own indices begin at 0 here and at 1 in SQL."""
-    return SparseVector({lexeme - 1: weight for lexeme, weight in weights.items()}, LEXEMES)
+    return SparseVector({lexeme - 1: weight for lexeme, weight in weights.items()}, lexical.DIMENSIONS)

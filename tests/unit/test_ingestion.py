@@ -1,0 +1,267 @@
+"""The ingest pipeline, step by step, with fakes for the world."""
+
+# ruff: noqa: ARG002 (a fake has the signature of what it stands in for)
+from __future__ import annotations
+
+import uuid
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag import ingestion
+from rag.deadline import Deadline
+from rag.errors import DocumentError, UnavailableError
+from rag.ingestion import Limits, Outcome
+from rag.types import Collection, DocumentContent, Ingestion, Location, ObjectVersion, Parsed, Section, Vector
+
+HERE = Location(uuid.UUID(int=7), "default", "note.txt")
+DEFAULT = Collection(1, "default", "english", 1, 100.0)
+PLACES = ("trains", "canals", "bridges", "tunnels", "harbours")
+
+
+@dataclass
+class FakeBucket:
+    """`versions` are what HEAD answers in turn; the last one stays."""
+
+    versions: list[str | None]
+    content: bytes = b""
+
+    def head(self, object_key: str) -> ObjectVersion | None:
+        name = self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
+        return ObjectVersion(name, "etag", len(self.content)) if name else None
+
+    def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes:
+        path.write_bytes(self.content)
+        return b"\1" * 32
+
+
+class FakeParser:
+    """Reads a section from each line."""
+
+    def parse(self, path: Path, name: str) -> Parsed:
+        text = path.read_text()
+        if text == "torn":
+            raise DocumentError("CORRUPT", "It is torn.")
+        return Parsed("text/plain", tuple(Section(line, heading=line.split()[0]) for line in text.splitlines()))
+
+
+@dataclass
+class FakeEmbedder:
+    """Remembers each batch; `seconds` is what one takes of the deadline."""
+
+    batches: list[list[str]] = field(default_factory=list)
+    fails_at: int = 0
+
+    def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
+        self.batches.append(list(texts))
+        if len(self.batches) == self.fails_at:
+            raise UnavailableError("down")
+        return [array("f", [len(text), 1.0]) for text in texts]
+
+
+@dataclass
+class FakeStore:
+    """One document, and what was done to it."""
+
+    known: dict[bytes, Vector] = field(default_factory=dict)
+    kept: list[int] = field(default_factory=list)
+    content: DocumentContent | None = None
+    ended: list[Ingestion] = field(default_factory=list)
+    announced: bool = False
+    done: str | None = None
+    exists: bool = True
+
+    def collection(self, location: Location, *, create: bool) -> Collection | None:
+        return DEFAULT if create or self.exists else None
+
+    def announce(self, location: Location, collection: Collection) -> None:
+        self.announced = True
+
+    def begin(self, location: Location, collection: Collection, version: ObjectVersion) -> bool:
+        return version.version_id != self.done
+
+    def known_embeddings(self, location: Location, collection: Collection) -> dict[bytes, Vector]:
+        return dict(self.known)
+
+    def keep_embeddings(self, location: Location, collection: Collection, vectors: Mapping[bytes, Vector]) -> None:
+        self.kept.append(len(vectors))
+        self.known |= vectors
+
+    def replace(
+        self,
+        location: Location,
+        collection: Collection,
+        content: DocumentContent,
+        ingestion: Ingestion,
+        *,
+        unchanged: Callable[[], bool],
+    ) -> bool:
+        if not unchanged():
+            return False
+        self.content, self.done = content, content.version.version_id
+        self.ended.append(ingestion)
+        return True
+
+    def forget(
+        self, location: Location, collection: Collection, ingestion: Ingestion, *, unchanged: Callable[[], bool]
+    ) -> bool:
+        if not unchanged():
+            return False
+        self.content, self.done = None, None
+        self.ended.append(ingestion)
+        return True
+
+
+def words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
+
+
+def text(*places: str) -> bytes:
+    """A line for each place, long enough for a chunk of its own."""
+    return "\n".join(f"{place} " + "and more of the same " * 5 for place in places).encode()
+
+
+def ingest(
+    *versions: str | None,
+    content: bytes = b"",
+    store: FakeStore | None = None,
+    embedder: FakeEmbedder | None = None,
+    batch_size: int = 2,
+    seconds: float = 600,
+) -> Any:
+    return ingestion.ingest(
+        HERE,
+        bucket=FakeBucket(list(versions), content),
+        parser=FakeParser(),
+        embedder=embedder or FakeEmbedder(),
+        store=store or FakeStore(),
+        count_tokens=words,
+        limits=Limits(document_bytes=10**6, chunk_tokens=30, chunk_max_tokens=40, batch_size=batch_size),
+        deadline=Deadline.after(seconds),
+    )
+
+
+def test_a_document_is_embedded_in_batches_and_stored_once() -> None:
+    store, embedder = FakeStore(), FakeEmbedder()
+    assert ingest("v1", content=text(*PLACES), store=store, embedder=embedder) == Outcome("ready", 5, 5)
+    assert [len(batch) for batch in embedder.batches] == [2, 2, 1]
+    assert store.kept == [2, 2]  # the last batch is stored with the document
+    assert store.content is not None
+    assert [chunk.chunk.position for chunk in store.content.chunks] == [0, 1, 2, 3, 4]
+    assert [chunk.embedding[0] for chunk in store.content.chunks] == [len(c.chunk.text) for c in store.content.chunks]
+    [done] = store.ended
+    assert (done.outcome, done.version_id, done.chunk_count, done.embedded_count) == ("ready", "v1", 5, 5)
+
+
+def test_equal_passages_are_embedded_once() -> None:
+    store, embedder = FakeStore(), FakeEmbedder()
+    assert ingest("v1", content=text("trains", "trains"), store=store, embedder=embedder) == Outcome("ready", 2, 1)
+    assert store.content is not None
+    first, second = store.content.chunks
+    assert (first.embedding, first.chunk.text) == (second.embedding, second.chunk.text)
+    assert first.id != second.id
+
+
+def test_what_was_kept_of_a_cut_short_attempt_is_not_embedded_again() -> None:
+    store, failing = FakeStore(), FakeEmbedder(fails_at=3)
+    with pytest.raises(UnavailableError, match="down"):
+        ingest("v1", content=text(*PLACES), store=store, embedder=failing)
+    assert (store.content, store.kept) == (None, [2, 2])
+    embedder = FakeEmbedder()
+    assert ingest("v1", content=text(*PLACES), store=store, embedder=embedder) == Outcome("ready", 5, 1)
+    assert [len(batch) for batch in embedder.batches] == [1]
+
+
+def test_when_time_is_short_the_first_batch_is_done_and_the_rest_left_for_the_next_delivery() -> None:
+    store, embedder = FakeStore(), FakeEmbedder()
+    for kept in ([2], [2, 2]):
+        with pytest.raises(UnavailableError, match="time is short: 1 of"):
+            ingest("v1", content=text(*PLACES), store=store, embedder=embedder, seconds=1)
+        assert store.kept == kept
+    assert ingest("v1", content=text(*PLACES), store=store, embedder=embedder, seconds=1) == Outcome("ready", 5, 1)
+
+
+def test_a_version_that_is_done_is_not_read_again() -> None:
+    store, embedder = FakeStore(done="v1"), FakeEmbedder()
+    assert ingest("v1", content=text("trains"), store=store, embedder=embedder) == Outcome("unchanged")
+    assert (embedder.batches, store.ended) == ([], [])
+
+
+def test_a_version_that_is_overtaken_is_read_again_as_the_newer_one() -> None:
+    store = FakeStore()
+    assert ingest("v1", "v2", "v2", "v2", content=text("trains"), store=store).result == "ready"
+    assert [done.version_id for done in store.ended] == ["v2"]
+
+
+def test_an_object_that_goes_while_it_is_read_is_forgotten() -> None:
+    store = FakeStore()
+    assert ingest("v1", None, content=text("trains"), store=store) == Outcome("forgotten")
+    assert store.content is None
+
+
+def test_an_object_that_comes_back_while_it_is_forgotten_is_indexed() -> None:
+    store = FakeStore()
+    assert ingest(None, "v2", content=text("trains"), store=store).result == "ready"
+    assert [done.outcome for done in store.ended] == ["ready"]
+
+
+def test_an_object_that_keeps_changing_is_left_for_later() -> None:
+    store = FakeStore()
+    with pytest.raises(UnavailableError, match="changed 3 times"):
+        ingest(*(f"v{n}" for n in range(20)), content=text("trains"), store=store)
+    assert store.ended == []
+
+
+def test_a_deleted_object_of_an_unknown_collection_leaves_no_trace() -> None:
+    store = FakeStore(exists=False)
+    assert ingest(None, store=store) == Outcome("unchanged")
+    assert store.ended == []
+
+
+@pytest.mark.parametrize(("content", "code"), [(b"torn", "CORRUPT"), (b"", "NO_TEXT")])
+def test_a_document_that_cannot_be_read_fails_with_its_reason_and_costs_no_model_call(
+    content: bytes, code: str
+) -> None:
+    store, embedder = FakeStore(), FakeEmbedder()
+    assert ingest("v1", content=content, store=store, embedder=embedder) == Outcome("failed", error_code=code)
+    [done] = store.ended
+    assert (done.outcome, done.version_id, done.error_code, done.chunk_count) == ("failed", "v1", code, 0)
+    assert done.error_message
+    assert store.content == DocumentContent(ObjectVersion("v1", "etag", len(content)))
+    assert embedder.batches == []
+
+
+def test_a_failure_of_a_version_that_was_replaced_is_not_written_on_its_successor() -> None:
+    store = FakeStore()
+    bucket = FakeBucket(["v1", "v2"])
+    assert ingestion.fail(HERE, DocumentError("INTERNAL", "given up"), bucket=bucket, store=store) is None
+    assert store.ended == []
+
+
+def test_giving_up_does_not_undo_what_is_done() -> None:
+    store = FakeStore(done="v1")
+    bucket = FakeBucket(["v1"])
+    assert ingestion.fail(HERE, DocumentError("INTERNAL", "given up"), bucket=bucket, store=store) is None
+    assert store.ended == []
+
+
+@pytest.mark.parametrize(("version", "announced"), [("v1", True), (None, False)])
+def test_only_what_is_there_is_announced(version: str | None, *, announced: bool) -> None:
+    store = FakeStore()
+    ingestion.announce(HERE, bucket=FakeBucket([version]), store=store)
+    assert store.announced is announced
+
+
+def test_equal_runs_give_equal_ids() -> None:
+    ids = []
+    for version in ("v1", "v2"):
+        store = FakeStore()
+        ingest(version, content=text(*PLACES), store=store)
+        assert store.content is not None
+        ids.append([chunk.id for chunk in store.content.chunks])
+    assert ids[0] == ids[1]
+    assert len(set(ids[0])) == len(PLACES)
