@@ -21,7 +21,8 @@ DATABASE = "rag"
 OWNER = "rag_owner"
 REDIS_SECRET = "rag/local/redis"  # noqa: S105  (the name of a secret)
 MODEL_SECRET = "rag/local/model"  # noqa: S105  (the name of a secret)
-MAX_RECEIVES = 5
+# More than AWS needs: whoever tries out kill -9 by hand should not fill the dead letters by it.
+MAX_RECEIVES = 8
 INGEST_BATCH_SIZE = 10
 
 _FUNCTIONS = "functions"

@@ -32,7 +32,7 @@ _EXPONENT_LIMIT = 60
 
 # A matrix product of more rows is no faster, and a pack is what a waiting question has to wait for.
 PACK_TOKENS = MAXIMUM_TOKENS
-# OpenBLAS multiplies small matrices where they lie and copies larger ones first: of the time that undivided weights take,
+# OpenBLAS multiplies small matrices where they lie and copies larger ones first: of the time with undivided weights,
 # 12 tokens take 0.6, 100 tokens 1.0, 256 tokens 1.05.
 _BLOCK = 128
 # 40 rows of the wide layer and GELU's two scratch blocks stay in a 1 MB cache together.

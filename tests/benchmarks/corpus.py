@@ -18,8 +18,8 @@ _MAKER_NAMES = """
 Halden Brevik Tromsa Kvaloy Ostvik Lindra Morfeld Sandra Velten Aurich Norden Jever Esens Wittmar
 """
 _MACHINE_NAMES = """
-pump compressor turbine centrifuge conveyor boiler chiller mixer extruder press kiln separator evaporator crane generator
-dosing-unit heat-exchanger filter
+pump compressor turbine centrifuge conveyor boiler chiller mixer extruder press kiln separator evaporator crane
+generator dosing-unit heat-exchanger filter
 """
 # What the section says, and how a question asks for it.
 _FACTS = (

@@ -128,4 +128,4 @@ def test_the_in_process_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_keys_tell_their_parts_apart() -> None:
     assert Cache.answer_key("ab", "c") != Cache.answer_key("a", "bc")
-    assert Cache.answer_key("a") != Cache.embedding_key("a", "")
+    assert Cache.answer_key("a") != Cache.embedding_key("a", 4, "")

@@ -105,6 +105,12 @@ def test_retry_after_is_obeyed_when_it_fits_and_passed_on_when_not(model: FakeMo
     assert failed.value.retry_after_seconds == 50
 
 
+@pytest.mark.parametrize("nonsense", ["nan", "-1", "inf", "soon"])
+def test_a_retry_after_that_is_no_time_is_ignored(model: FakeModel, nonsense: str) -> None:
+    model.script = [fake_model.status(429, Retry_After=nonsense)]
+    assert len(edge(model).embed(["one"], soon())) == 1
+
+
 def test_a_dripping_answer_ends_at_the_deadline(model: FakeModel) -> None:
     model.script = [fake_model.drip(5)]
     started = time.monotonic()

@@ -32,6 +32,7 @@ class FakeLLM:
     says: str | None = "Refunds are paid within nine working days. [1]"
     vector: Vector | None = field(default_factory=lambda: VECTOR)
     embedding_model: str = "embedder"
+    dimensions: int = 2
     chat_model: str = "chatter"
     embedded: list[str] = field(default_factory=list)
     asked: list[Sequence[dict[str, str]]] = field(default_factory=list)
@@ -56,7 +57,7 @@ class FakeCache:
     entries: dict[str, JSON] = field(default_factory=dict)
     landing: JSON | None = None
 
-    def embedding_key(self, model: str, text: str) -> str:
+    def embedding_key(self, model: str, dimensions: int, text: str) -> str:
         return repr((model, text))
 
     def answer_key(self, *parts: object) -> str:
@@ -188,11 +189,12 @@ def packed(vector: Vector) -> str:
         {"float32": packed(array("f", [1.0, float("nan")]))},
         {"float32": packed(array("f", [float("inf"), 1.0]))},
         {"float32": packed(array("f", [0.0, 0.0]))},
+        {"float32": packed(array("f", [1.0, 2.0, 3.0]))},
     ],
-    ids=["nothing", "number", "no base64", "torn", "empty", "not a number", "infinite", "zero"],
+    ids=["nothing", "number", "no base64", "torn", "empty", "not a number", "infinite", "zero", "too wide"],
 )
 def test_a_cached_embedding_that_is_no_vector_is_a_miss(world: World, entry: JSON) -> None:
-    key = world.cache.embedding_key("embedder", "How are refunds paid?")
+    key = world.cache.embedding_key("embedder", 2, "How are refunds paid?")
     world.cache.entries[key] = entry
     assert world.search().degraded is None
     assert world.store.seen["embedding"] == VECTOR

@@ -26,6 +26,7 @@ MODEL_DOWN = "The model is not available just now. These are the passages that w
 
 class LLM(Protocol):
     embedding_model: str
+    dimensions: int
     chat_model: str
 
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]: ...
@@ -33,7 +34,7 @@ class LLM(Protocol):
 
 
 class Cache(Protocol):
-    def embedding_key(self, model: str, text: str) -> str: ...
+    def embedding_key(self, model: str, dimensions: int, text: str) -> str: ...
     def answer_key(self, *parts: object) -> str: ...
     def get(self, key: str) -> JSON | None: ...
     def set(self, key: str, value: JSON) -> None: ...
@@ -197,10 +198,10 @@ class Stopwatch:
 
 
 def _embedding(text: str, *, llm: LLM, cache: Cache, deadline: Deadline) -> Vector:
-    key = cache.embedding_key(llm.embedding_model, text)
+    key = cache.embedding_key(llm.embedding_model, llm.dimensions, text)
     stored = cache.get(key)
     if stored is not None:
-        kept = _stored_vector(stored)
+        kept = _stored_vector(stored, llm.dimensions)
         if kept is not None:
             return kept
     [vector] = llm.embed([text], deadline)
@@ -228,7 +229,7 @@ def _completion(
         return completion, False
 
 
-def _stored_vector(stored: JSON) -> Vector | None:
+def _stored_vector(stored: JSON, dimensions: int) -> Vector | None:
     """The cache is not trusted: what does not read as a vector is a miss."""
     vector = array("f")
     try:
@@ -236,7 +237,7 @@ def _stored_vector(stored: JSON) -> Vector | None:
     except (KeyError, TypeError, ValueError):
         return None
     norm = math.fsum(value * value for value in vector)
-    return vector if math.isfinite(norm) and norm > 0 else None
+    return vector if len(vector) == dimensions and math.isfinite(norm) and norm > 0 else None
 
 
 def _stored_completion(stored: JSON | None) -> Completion | None:

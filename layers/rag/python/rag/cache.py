@@ -46,8 +46,8 @@ class Cache:
         self._local: OrderedDict[str, tuple[float, JSON]] = OrderedDict()
 
     @staticmethod
-    def embedding_key(model: str, text: str) -> str:
-        return _key(EMBEDDING, model, text)
+    def embedding_key(model: str, dimensions: int, text: str) -> str:
+        return _key(EMBEDDING, model, dimensions, text)
 
     @staticmethod
     def answer_key(*parts: object) -> str:

@@ -43,7 +43,7 @@ class LLM:
         self._url = url
         self._api_key = api_key
         self.embedding_model = embedding_model
-        self._dimensions = dimensions
+        self.dimensions = dimensions
         self.chat_model = chat_model
         self._answer_tokens = answer_tokens
         self._opened: OpenAI | None = None
@@ -60,7 +60,7 @@ class LLM:
                 timeout=timeout_seconds,
                 **self._width(),
             )
-            return vectors(response, count=len(texts), dimensions=self._dimensions)
+            return vectors(response, count=len(texts), dimensions=self.dimensions)
 
         return self._bounded(call, deadline)
 
@@ -88,7 +88,7 @@ class LLM:
 
     def _width(self) -> dict[str, Any]:
         """Only OpenAI's third generation can be asked for a width; others refuse the parameter."""
-        return {"dimensions": self._dimensions} if self.embedding_model.startswith("text-embedding-3") else {}
+        return {"dimensions": self.dimensions} if self.embedding_model.startswith("text-embedding-3") else {}
 
     @property
     def _client(self) -> OpenAI:
@@ -184,9 +184,10 @@ def _vector(embedding: str | list[float], dimensions: int) -> Vector:
 def _retry_after(error: Exception) -> float | None:
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     try:
-        return float(headers["retry-after"])
+        seconds = float(headers["retry-after"])
     except (KeyError, ValueError):
         return None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 def _worth_a_retry(error: Exception) -> bool:

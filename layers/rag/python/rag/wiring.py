@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 def preload(*, model: bool) -> None:
     """Import what a question needs, with `model` also the model's SDK; nothing is read, built or connected."""
-    from rag import cache, llm  # noqa: PLC0415
-    from rag.store import search  # noqa: F401, PLC0415
+    import rag.cache  # noqa: PLC0415
+    import rag.llm  # noqa: PLC0415
+    import rag.store.search  # noqa: PLC0415
 
-    cache.preload()
+    rag.cache.preload()
     if model:
-        llm.preload()
+        rag.llm.preload()
 
 
 @cache

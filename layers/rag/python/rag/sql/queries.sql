@@ -29,9 +29,6 @@ from collections c
 where c.tenant_id = %(tenant)s
 order by c.name
 
--- tenant_exists --
-select exists (select from tenants where id = %(tenant)s)
-
 -- lexeme_frequencies --
 -- What BM25 needs to weigh a question: how many chunks there are, and in how many of them each of its lexemes stands.
 select
@@ -230,7 +227,7 @@ select tenant_id, digest, role from api_keys
 where id = %(key_id)s and revoked_at is null and (expires_at is null or expires_at > now())
 
 -- create_tenant --
-insert into tenants (name) values (%(name)s) on conflict (name) do nothing returning id
+insert into tenants (id, name) values (%(tenant)s, %(name)s) on conflict (name) do nothing returning id
 
 -- create_api_key --
 insert into api_keys (tenant_id, id, digest, role, name) values (%(tenant)s, %(key_id)s, %(digest)s, %(role)s, %(name)s)

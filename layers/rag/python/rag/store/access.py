@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hmac
+import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rag import keys
 from rag.errors import InvalidRequestError, NotAuthorizedError
 from rag.store.collections import DEFAULT_COLLECTION, DEFAULT_LANGUAGE, create_collection
 from rag.store.database import Database, Transaction
 from rag.types import Caller, EmbeddingSpace, Role
-
-if TYPE_CHECKING:
-    import uuid
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +41,13 @@ class TenantStore:
 
         InvalidRequestError when the name is taken.
         """
-        rows = self.database.query("create_tenant", name=name)
-        if not rows:
-            msg = f"there is a tenant named {name!r} already"
-            raise InvalidRequestError(msg)
-        tenant_id = rows[0][0]
+        tenant_id = uuid.uuid4()
         key, key_id, digest = keys.new()
 
         def work(transaction: Transaction) -> None:
+            if not transaction.rows("create_tenant", name=name):
+                msg = f"there is a tenant named {name!r} already"
+                raise InvalidRequestError(msg)
             transaction.run("create_api_key", key_id=key_id, digest=digest, role=role, name="first")
             create_collection(transaction, self.space, DEFAULT_COLLECTION, DEFAULT_LANGUAGE)
 
