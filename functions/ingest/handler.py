@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, pro
 from functions.ingest.records import locations
 from rag import ingestion, telemetry, wiring
 from rag.deadline import Deadline
-from rag.errors import DocumentError, NotFoundError, RagError
+from rag.errors import NotFoundError, OutOfTimeError, RagError
 from rag.types import JSON, Location
 
 if TYPE_CHECKING:
@@ -35,25 +35,37 @@ def handler(event: JSON, context: LambdaContext) -> Any:
 
 def announce(event: JSON) -> None:
     """Make the documents that wait behind the first one of this batch visible as uploaded."""
-    for record in event["Records"][1:]:
-        try:
-            for location in locations(record["body"]):
-                ingestion.announce(location, bucket=wiring.bucket(), store=wiring.index_store())
-        except (ValueError, RagError):
-            continue  # said again, loudly, when its turn comes
+    try:
+        for record in event["Records"][1:]:
+            for location in documents_of(record["body"]):
+                ingestion.announce(location, store=wiring.index_store())
+    except Exception as error:  # a courtesy: whatever is wrong is said again when its turn comes
+        logger.warning("not announced", exc_info=error)
 
 
 def record_handler(record: SQSRecord, lambda_context: LambdaContext) -> None:
+    """Ingest what the message names; what fails does not keep the rest of it from being tried."""
     deadline = Deadline.after(lambda_context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
+    last = int(record.attributes.approximate_receive_count) >= wiring.settings().max_receives
+    failures: dict[Location | None, Exception] = {}
     try:
-        for location in locations(record.body):
-            ingest(location, deadline)
-    except Exception as error:
-        retry(record, error)
-        raise
+        for location in documents_of(record.body):
+            try:
+                ingest(location, deadline, last_delivery=last)
+            except Exception as error:  # noqa: BLE001 (raised below)
+                failures[location] = error
+    except ValueError as error:
+        failures[None] = error
+    for first in failures.values():
+        retry(record, failures, last_delivery=last)
+        raise first
 
 
-def ingest(location: Location, deadline: Deadline) -> None:
+def documents_of(body: str) -> list[Location]:
+    return locations(body, wiring.settings().bucket)
+
+
+def ingest(location: Location, deadline: Deadline, *, last_delivery: bool) -> None:
     settings = wiring.settings()
     try:
         outcome = ingestion.ingest(
@@ -68,8 +80,10 @@ def ingest(location: Location, deadline: Deadline) -> None:
                 chunk_tokens=settings.chunk_tokens,
                 chunk_max_tokens=settings.chunk_max_tokens,
                 batch_size=settings.batch_size,
+                least_seconds=settings.parse_seconds + ingestion.RESERVE_SECONDS,
             ),
             deadline=deadline,
+            last_delivery=last_delivery,
         )
     except NotFoundError:
         # Nobody's document: there is no tenant to show it to, and no retry will make one.
@@ -88,18 +102,23 @@ def ingest(location: Location, deadline: Deadline) -> None:
     )
 
 
-def retry(record: SQSRecord, error: Exception) -> None:
-    """Have the message come back soon; at its last delivery, write the failure on the document as well."""
+def retry(record: SQSRecord, failures: dict[Location | None, Exception], *, last_delivery: bool) -> None:
+    """Have the message come back soon; at its last delivery, write why on the documents that failed."""
     metrics.add_metric("MessagesFailed", MetricUnit.Count, 1)
-    logger.error("the message failed", message_id=record.message_id, exc_info=error)
+    for error in failures.values():
+        logger.error("the message failed", message_id=record.message_id, exc_info=error)
     receives = int(record.attributes.approximate_receive_count)
-    if receives < wiring.settings().max_receives:
-        wiring.queue().deliver_again(record.receipt_handle, seconds=pause_seconds(error, receives))
+    if not last_delivery:
+        pause = max(pause_seconds(error, receives) for error in failures.values())
+        wiring.queue().deliver_again(record.receipt_handle, seconds=pause)
         return
-    reason = DocumentError("INTERNAL", f"given up after {receives} deliveries: {error}")
     try:
-        for location in locations(record.body):
-            ingestion.fail(location, reason, bucket=wiring.bucket(), store=wiring.index_store())
+        for location, error in failures.items():
+            if location is not None:
+                # What an unforeseen error says may be of the inside: it stays in the log.
+                reason = str(error) if isinstance(error, RagError) else f"see the log of message {record.message_id}"
+                reason = f"given up after {receives} deliveries: {reason}"
+                ingestion.give_up(location, reason, bucket=wiring.bucket(), store=wiring.index_store())
     finally:
         # The queue moves it to the dead letters when it is asked for it once more, so that must be now.
         wiring.queue().deliver_again(record.receipt_handle, seconds=0)
@@ -108,9 +127,12 @@ def retry(record: SQSRecord, error: Exception) -> None:
 def pause_seconds(error: Exception, receives: int) -> int:
     """Soon at first, then ever later: all of it together outlasts the failover of a database.
 
-    Without a pause for what no waiting mends, which is then in the dead-letter queue at once.
+    Without a pause for what no waiting mends, which is then in the dead-letter queue at once, and for what only needs
+    another run to go on.
     """
     if isinstance(error, ValueError):
+        return 0
+    if isinstance(error, OutOfTimeError):
         return 0
     first = getattr(error, "retry_after_seconds", None) or 5
     return min(int(first * 6 ** (receives - 1)), 900)

@@ -12,15 +12,19 @@ from rag.types import Location
 COLLECTION = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
-def locations(body: str) -> list[Location]:
+def locations(body: str, bucket: str) -> list[Location]:
     """Return the documents that an S3 notification names; none for a test event, a folder, or a key outside the scheme.
 
-    ValueError when the body is not a notification at all: such a message belongs in the dead-letter queue.
+    ValueError when the body is not a notification of this bucket: such a message belongs in the dead-letter queue.
     """
     try:
-        keys = [unquote_plus(record["s3"]["object"]["key"]) for record in json.loads(body).get("Records", [])]
+        notification = json.loads(body)
+        records = [] if notification.get("Event") == "s3:TestEvent" else notification["Records"]
+        keys = [unquote_plus(record["s3"]["object"]["key"]) for record in records]
+        if {record["s3"]["bucket"]["name"] for record in records} - {bucket}:
+            raise ValueError(bucket)  # noqa: TRY301 (one message for whatever is not ours)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        msg = "the message is not an S3 notification"
+        msg = f"the message is not an S3 notification of the bucket {bucket}"
         raise ValueError(msg) from error
     return [found for found in map(location, keys) if found is not None]
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+BUCKET = "rag-dev-documents"
 POINTS = (
     "after the first look at the bucket",
     "after the document is marked as processing",
@@ -60,7 +61,8 @@ def die_after(owner: Any, name: str, when: int | Callable[..., bool]) -> None:
 
 
 def message(object_key: str) -> dict[str, Any]:
-    body = {"Records": [{"eventName": "ObjectCreated:Put", "s3": {"object": {"key": object_key}}}]}
+    place = {"bucket": {"name": BUCKET}, "object": {"key": object_key}}
+    body = {"Records": [{"eventName": "ObjectCreated:Put", "s3": place}]}
     return {
         "Records": [
             {
@@ -85,7 +87,7 @@ class Context:
 
     @staticmethod
     def get_remaining_time_in_millis() -> int:
-        return 60_000
+        return 600_000
 
 
 if __name__ == "__main__":

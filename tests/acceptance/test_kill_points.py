@@ -21,7 +21,7 @@ from rag.store.access import TenantStore
 from rag.store.database import Database
 from rag.types import EmbeddingSpace
 from tests import fake_model
-from tests.acceptance.ingest_once import POINTS
+from tests.acceptance.ingest_once import BUCKET, POINTS
 from tests.fake_model import FakeModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,7 @@ class IngestProcess:
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "layers/rag/python")]),
             "AWS_SESSION_TOKEN": "token",
             "RAG_DATABASE_URL": self.database.dsn("rag_ingest"),
-            "RAG_BUCKET": "documents",
+            "RAG_BUCKET": BUCKET,
             "RAG_MODEL_URL": self.model.url,
             "RAG_EMBEDDING_MODEL": "fake",
             "RAG_EMBEDDING_DIMENSIONS": "4",
@@ -100,7 +100,7 @@ def process(database: Any, aws: Aws) -> Iterator[IngestProcess]:
 @pytest.mark.slow
 def test_a_kill_at_any_point_and_a_redelivery_leave_the_rows_of_an_undisturbed_run(process: IngestProcess) -> None:
     key = f"{process.tenant}/default/trains.md"
-    process.aws.client("s3").put_object(Bucket="documents", Key=key, Body=TEXT.encode())
+    process.aws.client("s3").put_object(Bucket=BUCKET, Key=key, Body=TEXT.encode())
     calm = process.ingest(key)
     assert calm.returncode == 0, calm.stderr
     assert json.loads(calm.stdout.splitlines()[-1]) == {"batchItemFailures": []}

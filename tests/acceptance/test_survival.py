@@ -127,15 +127,18 @@ def test_postgresql_killed_during_ingest_and_queries_comes_back_and_loses_nothin
     _assert_as_undisturbed(platform, "database-killed", undisturbed)
 
 
-def test_documents_uploaded_while_the_model_server_is_dead_become_ready(
+def test_documents_uploaded_while_the_model_server_dies_twice_become_ready(
     platform: PlatformProcess, undisturbed: Rows
 ) -> None:
     with platform.api() as api:
         before = platform.processes()
         killed = _kill_service(platform, "models")
         _upload(api, "model-killed")
+        wait_for(lambda: platform.ready["pids"]["models"] != killed)
+        wait_for(lambda: _processing(api, "model-killed"))
+        killed = _kill_service(platform, "models")
         seconds = wait_for(lambda: platform.ready["pids"]["models"] != killed)
-        print(f"model server back {seconds:.1f} s after the uploads")
+        print(f"model server back {seconds:.1f} s after it was killed")
         api.wait_until_ready("model-killed", KEYS)
         assert api.post("/v1/query", {"question": "When does the tide turn?"}).json()["degraded"] is None
     _assert_as_undisturbed(platform, "model-killed", undisturbed)

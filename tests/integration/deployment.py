@@ -24,7 +24,7 @@ from tests.fake_model import FakeModel
 
 EVENTS = Path(__file__).resolve().parents[2] / "events"
 SPACE = EmbeddingSpace("fake", 4)
-BUCKET = "documents"
+BUCKET = "rag-dev-documents"  # as in the event samples
 
 
 class Context:
@@ -35,7 +35,7 @@ class Context:
     invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:function"
     aws_request_id = "1"
 
-    def __init__(self, seconds: float = 60) -> None:
+    def __init__(self, seconds: float = 600) -> None:
         self._seconds = seconds
 
     def get_remaining_time_in_millis(self) -> int:

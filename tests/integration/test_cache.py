@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -14,6 +15,7 @@ import redis
 
 from rag import cache as cache_module
 from rag.cache import Cache
+from rag.errors import UnavailableError
 
 
 def opened(url: str) -> Cache:
@@ -42,8 +44,15 @@ def test_every_entry_expires(valkey: Any, raw: redis.Redis) -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    [b"garbage", b"[1]", b"\xff\xfe", b"{}", json.dumps({"key": "answer:other", "value": {"a": 1}}).encode()],
-    ids=["not json", "a list", "bytes", "empty", "another key's entry"],
+    [
+        b"garbage",
+        b"[1]",
+        b"\xff\xfe",
+        b"{}",
+        b"[" * 100_000,
+        json.dumps({"key": "answer:other", "value": {"a": 1}}).encode(),
+    ],
+    ids=["not json", "a list", "bytes", "empty", "deep", "another key's entry"],
 )
 def test_a_poisoned_entry_is_a_miss(valkey: Any, raw: redis.Redis, entry: bytes) -> None:
     raw.set("answer:1", entry)
@@ -100,6 +109,32 @@ def test_a_server_that_is_away_is_only_slower() -> None:
     with cache.flight("answer:2", wait_seconds=5) as landed:
         assert landed is None
     assert cache.alive() is False
+
+
+@pytest.mark.parametrize("garbage", [b":abc\r\n", b"$zz\r\n", b"*1\r\n" * 50_000, b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_garbage_on_the_wire_is_a_miss(garbage: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    connection.sendall(garbage)
+                    connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        cache = opened(f"redis://127.0.0.1:{server.getsockname()[1]}/0")
+        assert cache.get("answer:1") is None
+        cache.set("answer:1", {"a": 1})
+        assert cache.get("answer:1") == {"a": 1}
+
+
+def test_a_password_that_cannot_be_read_is_only_slower() -> None:
+    def unreadable() -> str:
+        raise UnavailableError("the secret cannot be read")
+
+    cache = Cache("redis://127.0.0.1:1/0", unreadable, ttl_seconds=60)
+    assert cache.get("answer:1") is None
 
 
 def test_a_server_that_never_answers_costs_one_timeout_and_is_then_left_alone() -> None:

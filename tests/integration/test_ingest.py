@@ -273,7 +273,7 @@ def test_what_is_nobodys_document_is_acknowledged_and_touches_nothing(deployment
 
 
 def test_an_empty_notification_is_acknowledged(deployment: Deployment) -> None:
-    assert deployment.ingest('{"Records": []}', "{}") == DONE
+    assert deployment.ingest('{"Records": []}', '{"Event": "s3:TestEvent"}') == DONE
     assert set(counts(deployment).values()) == {0}
 
 
@@ -374,6 +374,23 @@ def test_the_last_delivery_fails_only_the_document_that_failed(deployment: Deplo
     assert deployment.ingest(notification(*keys), receives=5)["batchItemFailures"]
     states = {key: one["status"] for key, one in deployment.documents().items()}
     assert states == {"good.txt": "ready", "bad.txt": "failed"}
+
+
+def test_a_document_that_was_given_up_keeps_its_version_before_and_becomes_ready_when_delivered_again(
+    deployment: Deployment,
+) -> None:
+    deployment.put("note.txt", "Old words about rivers.")
+    event = notification(store(deployment, "note.txt", "New words about lakes."))
+    deployment.model.script = [fake_model.status(400)]
+    assert deployment.ingest(event, receives=5)["batchItemFailures"]
+    assert deployment.documents()["note.txt"]["status"] == "failed"
+    search = {"query": "words", "mode": "lexical"}
+    [hit] = deployment.ask("POST", "/v1/search", search).json["hits"]
+    assert hit["content"] == "Old words about rivers."
+    assert deployment.ingest(event) == DONE
+    assert deployment.documents()["note.txt"]["status"] == "ready"
+    [hit] = deployment.ask("POST", "/v1/search", search).json["hits"]
+    assert hit["content"] == "New words about lakes."
 
 
 def vectors(vector: list[float]) -> fake_model.Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -32,20 +33,33 @@ def edge(model: FakeModel) -> LLM:
     )
 
 
+def directed(text: str) -> Any:
+    """The fake's vector at length 1."""
+    vector = unit(text, 4)
+    return pytest.approx([value / math.hypot(*vector) for value in vector], rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_vectors_of_any_length_keep_their_direction(model: FakeModel, scale: float) -> None:
+    model.script = [lambda h, _: send_json(h, fake_model.embeddings([[scale * value for value in unit("one", 4)]]))]
+    [vector] = edge(model).embed(["one"], soon())
+    assert list(vector) == directed("one")
+
+
 def soon() -> Deadline:
     return Deadline.after(10)
 
 
 def test_vectors_come_back_in_the_order_of_the_texts(model: FakeModel) -> None:
     vectors = edge(model).embed(["one", "two"], soon())
-    assert [list(vector) for vector in vectors] == [unit("one", 4), unit("two", 4)]
+    assert [list(vector) for vector in vectors] == [directed("one"), directed("two")]
     assert model.requests[0]["encoding_format"] == "base64"
 
 
 def test_shuffled_vectors_are_put_in_order_of_their_index(model: FakeModel) -> None:
     model.script = [lambda h, b: send_json(h, fake_model.embeddings([unit(t, 4) for t in b["input"]], order=[1, 0]))]
     vectors = edge(model).embed(["one", "two"], soon())
-    assert [list(vector) for vector in vectors] == [unit("one", 4), unit("two", 4)]
+    assert [list(vector) for vector in vectors] == [directed("one"), directed("two")]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from rag import ingestion
 from rag.deadline import Deadline
-from rag.errors import DocumentError, UnavailableError
+from rag.errors import DocumentError, OutOfTimeError, UnavailableError
 from rag.ingestion import Limits, Outcome
 from rag.types import Collection, DocumentContent, Ingestion, Location, ObjectVersion, Parsed, Section, Vector
 
@@ -74,6 +74,7 @@ class FakeStore:
     announced: bool = False
     done: str | None = None
     exists: bool = True
+    failure: str | None = None
 
     def collection(self, location: Location, *, create: bool) -> Collection | None:
         return DEFAULT if create or self.exists else None
@@ -81,8 +82,11 @@ class FakeStore:
     def announce(self, location: Location, collection: Collection) -> None:
         self.announced = True
 
-    def begin(self, location: Location, collection: Collection, version: ObjectVersion) -> bool:
-        return version.version_id != self.done
+    def begin(self, location: Location, collection: Collection, version: ObjectVersion, *, failure: str | None) -> bool:
+        if version.version_id == self.done:
+            return False
+        self.failure = failure
+        return True
 
     def known_embeddings(self, location: Location, collection: Collection) -> dict[bytes, Vector]:
         return dict(self.known)
@@ -132,6 +136,8 @@ def ingest(
     embedder: FakeEmbedder | None = None,
     batch_size: int = 2,
     seconds: float = 600,
+    least_seconds: float = 0,
+    last_delivery: bool = False,
 ) -> Any:
     return ingestion.ingest(
         HERE,
@@ -140,8 +146,9 @@ def ingest(
         embedder=embedder or FakeEmbedder(),
         store=store or FakeStore(),
         count_tokens=words,
-        limits=Limits(document_bytes=10**6, chunk_tokens=30, chunk_max_tokens=40, batch_size=batch_size),
+        limits=Limits(10**6, chunk_tokens=30, chunk_max_tokens=40, batch_size=batch_size, least_seconds=least_seconds),
         deadline=Deadline.after(seconds),
+        last_delivery=last_delivery,
     )
 
 
@@ -235,25 +242,33 @@ def test_a_document_that_cannot_be_read_fails_with_its_reason_and_costs_no_model
     assert embedder.batches == []
 
 
-def test_a_failure_of_a_version_that_was_replaced_is_not_written_on_its_successor() -> None:
-    store = FakeStore()
-    bucket = FakeBucket(["v1", "v2"])
-    assert ingestion.fail(HERE, DocumentError("INTERNAL", "given up"), bucket=bucket, store=store) is None
-    assert store.ended == []
-
-
 def test_giving_up_does_not_undo_what_is_done() -> None:
     store = FakeStore(done="v1")
-    bucket = FakeBucket(["v1"])
-    assert ingestion.fail(HERE, DocumentError("INTERNAL", "given up"), bucket=bucket, store=store) is None
+    ingestion.give_up(HERE, "given up", bucket=FakeBucket(["v1"]), store=store)
+    assert store.failure is None
+    ingestion.give_up(HERE, "given up", bucket=FakeBucket(["v2"]), store=store)
+    assert store.failure == "given up"
+
+
+def test_at_its_last_delivery_a_document_counts_as_failed_until_it_is_ready() -> None:
+    store = FakeStore()
+    with pytest.raises(UnavailableError):
+        ingest("v1", content=text("trains"), store=store, embedder=FakeEmbedder(fails_at=1), last_delivery=True)
+    assert store.failure == "the last delivery did not end"
+    assert ingest("v1", content=text("trains"), store=store, last_delivery=True).result == "ready"
+
+
+def test_a_document_is_not_begun_without_the_time_to_read_it() -> None:
+    store = FakeStore()
+    with pytest.raises(OutOfTimeError):
+        ingest("v1", store=store, least_seconds=1000)
     assert store.ended == []
 
 
-@pytest.mark.parametrize(("version", "announced"), [("v1", True), (None, False)])
-def test_only_what_is_there_is_announced(version: str | None, *, announced: bool) -> None:
+def test_what_waits_is_announced() -> None:
     store = FakeStore()
-    ingestion.announce(HERE, bucket=FakeBucket([version]), store=store)
-    assert store.announced is announced
+    ingestion.announce(HERE, store=store)
+    assert store.announced
 
 
 def test_equal_runs_give_equal_ids() -> None:

@@ -15,18 +15,24 @@ from rag.types import Location
 
 TENANT = uuid.UUID("0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11")
 
+BUCKET = "documents"
+
 KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60)
 COLLECTIONS = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True)
 
 
 def message(*encoded_keys: object) -> str:
-    return json.dumps({"Records": [{"s3": {"object": {"key": key}}} for key in encoded_keys]})
+    return json.dumps({"Records": [record(key) for key in encoded_keys]})
+
+
+def record(encoded_key: object, bucket: str = BUCKET) -> dict[str, object]:
+    return {"s3": {"bucket": {"name": bucket}, "object": {"key": encoded_key}}}
 
 
 @given(tenant=st.uuids(), collection=COLLECTIONS, key=KEYS.filter(lambda key: not key.endswith("/")))
 def test_a_place_comes_back_from_the_event_of_its_object(tenant: uuid.UUID, collection: str, key: str) -> None:
     place = Location(tenant, collection, key)
-    assert locations(message(quote_plus(place.object_key, safe="/"))) == [place]
+    assert locations(message(quote_plus(place.object_key, safe="/")), BUCKET) == [place]
 
 
 @given(st.text(max_size=80))
@@ -62,19 +68,28 @@ def test_a_key_outside_the_scheme_is_nobodys(object_key: str) -> None:
 
 def test_a_message_may_name_several_documents_and_keeps_their_order() -> None:
     body = message(f"{TENANT}/default/a+b.txt", "nobodys.txt", f"{TENANT}/default/100%25.txt")
-    assert [found.key for found in locations(body)] == ["a b.txt", "100%.txt"]
+    assert [found.key for found in locations(body, BUCKET)] == ["a b.txt", "100%.txt"]
 
 
-@pytest.mark.parametrize("body", ['{"Event": "s3:TestEvent"}', '{"Records": []}', "{}"])
+@pytest.mark.parametrize("body", ['{"Event": "s3:TestEvent"}', '{"Records": []}'])
 def test_a_notification_may_name_nothing(body: str) -> None:
-    assert locations(body) == []
+    assert locations(body, BUCKET) == []
 
 
 @pytest.mark.parametrize(
     "body",
-    ["", "{", "null", "[]", "5", '{"Records": {}', '{"Records": 5}', '{"Records": [[]]}', message(None), "[" * 10**5],
+    [
+        *("", "{", "{}", "null", "[]", "5", "[" * 10**5, message(None)),
+        *('{"Message": "wrapped"}', '{"Records": {}', '{"Records": 5}', '{"Records": [[]]}'),
+    ],
     ids=lambda body: body[:20] or "empty",
 )
 def test_what_is_no_notification_is_refused_in_one_way(body: str) -> None:
     with pytest.raises(ValueError, match="not an S3 notification"):
-        locations(body)
+        locations(body, BUCKET)
+
+
+def test_a_notification_of_another_bucket_is_not_ours() -> None:
+    body = json.dumps({"Records": [record(f"{TENANT}/default/a.txt", "another")]})
+    with pytest.raises(ValueError, match="of the bucket documents"):
+        locations(body, BUCKET)

@@ -21,6 +21,8 @@ from rag.types import JSON, Answer, Candidate, Completion, Filters, Hit, Mode, V
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 
+EMBED_SECONDS = 8.0
+
 MODEL_DOWN = "The model is not available just now. These are the passages that were found."
 
 
@@ -204,7 +206,8 @@ def _embedding(text: str, *, llm: LLM, cache: Cache, deadline: Deadline) -> Vect
         kept = _stored_vector(stored, llm.dimensions)
         if kept is not None:
             return kept
-    [vector] = llm.embed([text], deadline)
+    # A model that hangs must leave time for the other leg.
+    [vector] = llm.embed([text], Deadline.after(deadline.within(EMBED_SECONDS)))
     cache.set(key, {"float32": base64.b64encode(vector.tobytes()).decode()})
     return vector
 
@@ -213,14 +216,17 @@ def _completion(
     question: Question, prompt: prompting.Prompt, *, llm: LLM, cache: Cache, deadline: Deadline
 ) -> tuple[Completion, bool]:
     """What the model says to these passages, and whether it had said so before."""
-    shown = [[str(hit.chunk_id), hit.content_hash.hex()] for hit in prompt.passages]
+    shown = [
+        [str(hit.chunk_id), hit.content_hash.hex(), hit.title or hit.key, hit.heading, hit.page]
+        for hit in prompt.passages
+    ]
     key = cache.answer_key(
         str(question.tenant_id), llm.chat_model, prompting.PROMPT_VERSION, _normalised(question.text), shown
     )
     said = _stored_completion(cache.get(key))
     if said is not None:
         return said, True
-    with cache.flight(key, wait_seconds=deadline.within(25)) as landed:
+    with cache.flight(key, wait_seconds=deadline.within(25) / 2) as landed:
         said = _stored_completion(landed)
         if said is not None:
             return said, True

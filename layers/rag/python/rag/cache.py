@@ -27,7 +27,7 @@ FLIGHT = "flight:"
 CONNECT_SECONDS = 0.1
 CALL_SECONDS = 0.1
 PAUSE_SECONDS = 5.0  # how long a cache that failed is left alone
-FLIGHT_SECONDS = 30
+FLIGHT_SECONDS = 15
 LOCAL_ENTRIES = 1000
 
 # Deletes a lock only while it is still the caller's: one that expired may be somebody else's by now.
@@ -62,7 +62,6 @@ class Cache:
         """Whether the server answers now; None when there is none configured."""
         if not self._url:
             return None
-        self._closed_until = 0.0
         return bool(self._call(lambda client: client.ping()))
 
     def get(self, key: str) -> JSON | None:
@@ -84,27 +83,25 @@ class Cache:
     def flight(self, key: str, *, wait_seconds: float) -> Iterator[JSON | None]:
         """Of those who want the same value at once, let one compute it while the others wait for what it stores.
 
-        Yields the value when somebody else stored it in time, else None: then it is the caller's to compute.
+        Yields the value when somebody else stored it, else None: then it is the caller's to compute, because it is the
+        first, because the one before failed, or because it waited long enough.
         """
         name, owner = FLIGHT + key, secrets.token_hex(8)
-        first = self._call(lambda client: client.set(name, owner, nx=True, ex=FLIGHT_SECONDS))
-        if first is None and self.available:
-            yield self._landed(key, name, wait_seconds)
-            return
+        until = time.monotonic() + wait_seconds
+        value = None
+        while not self._takes_off(name, owner) and self.available and time.monotonic() < until:
+            time.sleep(0.02)
+            value = self.get(key)
+            if value is not None:
+                break
         try:
-            yield None
+            yield value
         finally:
-            if first:
+            if value is None:
                 self._call(lambda client: client.eval(_RELEASE, 1, name, owner))
 
-    def _landed(self, key: str, name: str, wait_seconds: float) -> JSON | None:
-        until = time.monotonic() + wait_seconds
-        while time.monotonic() < until and self.available:
-            value = self.get(key)
-            if value is not None or not self._call(lambda client: client.exists(name)):
-                return value or self.get(key)
-            time.sleep(0.02)
-        return None
+    def _takes_off(self, name: str, owner: str) -> bool:
+        return bool(self._call(lambda client: client.set(name, owner, nx=True, ex=FLIGHT_SECONDS)))
 
     def _keep(self, key: str, value: JSON) -> None:
         self._local[key] = (time.monotonic() + self._ttl_seconds, value)
@@ -116,11 +113,9 @@ class Cache:
         """Run a command, or return None at once while the server is being left alone."""
         if not self.available:
             return None
-        import redis  # noqa: PLC0415 (0.3 s that a deployment without a cache does not need)
-
         try:
             return command(self._connected())
-        except (redis.RedisError, OSError, UnicodeDecodeError):
+        except Exception:  # noqa: BLE001 (also ValueError and RecursionError, which garbage on the wire raises in redis-py)
             self._closed_until = time.monotonic() + PAUSE_SECONDS
             if self._client is not None:
                 self._client.close()
@@ -129,7 +124,7 @@ class Cache:
 
     def _connected(self) -> redis.Redis:
         if self._client is None:
-            import redis  # noqa: PLC0415
+            import redis  # noqa: PLC0415 (0.3 s that a deployment without a cache does not need)
             from redis.backoff import NoBackoff  # noqa: PLC0415
             from redis.retry import Retry  # noqa: PLC0415
 
@@ -159,7 +154,7 @@ def _checked(key: str, entry: Any) -> JSON | None:
         return None
     try:
         stored = json.loads(entry)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(stored, dict) or stored.get("key") != key or not isinstance(stored.get("value"), dict):
         return None

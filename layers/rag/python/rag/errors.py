@@ -9,6 +9,7 @@ RagError
 ├── NotFoundError            absent, or somebody else's: the same answer   404
 ├── UnavailableError         a dependency is down or slow; worth a retry   503
 │   ├── DeadlineError        time ran out                                  504
+│   ├── OutOfTimeError       this run is over; the next one goes on from what was kept
 │   └── ModelError           the model's answer cannot be used
 └── DocumentError            a document that no retry will make readable: `failed(code, message)`
 """
@@ -68,6 +69,10 @@ class UnavailableError(RagError):
 
 class DeadlineError(UnavailableError):
     """The time for this request is used up."""
+
+
+class OutOfTimeError(UnavailableError):
+    """There is not enough time left in this run for the next step."""
 
 
 class ModelError(UnavailableError):

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from rag import chunking, lexical
 from rag.deadline import Deadline
-from rag.errors import DocumentError, UnavailableError
+from rag.errors import DocumentError, OutOfTimeError, UnavailableError
 from rag.types import (
     Chunk,
     Collection,
@@ -49,7 +49,9 @@ class Embedder(Protocol):
 class Store(Protocol):
     def collection(self, location: Location, *, create: bool) -> Collection | None: ...
     def announce(self, location: Location, collection: Collection) -> None: ...
-    def begin(self, location: Location, collection: Collection, version: ObjectVersion) -> bool: ...
+    def begin(
+        self, location: Location, collection: Collection, version: ObjectVersion, *, failure: str | None
+    ) -> bool: ...
     def known_embeddings(self, location: Location, collection: Collection) -> dict[bytes, Vector]: ...
     def keep_embeddings(self, location: Location, collection: Collection, vectors: Mapping[bytes, Vector]) -> None: ...
     def replace(
@@ -68,12 +70,13 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large a document and its chunks may be, and how many texts one call to the model carries."""
+    """Sizes of a document, of its chunks and of a call to the model; the time that must be left to begin with it."""
 
     document_bytes: int
     chunk_tokens: int
     chunk_max_tokens: int
     batch_size: int
+    least_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +99,17 @@ def ingest(
     count_tokens: CountTokens,
     limits: Limits,
     deadline: Deadline,
+    last_delivery: bool = False,
 ) -> Outcome:
     """Bring the index to what the bucket holds of this object now; the message only named it.
 
     UnavailableError when a dependency fails, time runs out or the object keeps changing: deliver the message again,
-    what was embedded so far is kept.
+    what was embedded so far is kept. At its `last_delivery` the document counts as failed until it is ready, so that a
+    run that is killed leaves nothing unfinished.
     """
+    if deadline.remaining() < limits.least_seconds:
+        msg = "there is no time left in this run to begin with the document"
+        raise OutOfTimeError(msg)
     for _ in range(VERSIONS_PER_RUN):
         version = bucket.head(location.object_key)
         if version is None:
@@ -117,6 +125,7 @@ def ingest(
                 count_tokens=count_tokens,
                 limits=limits,
                 deadline=deadline,
+                last_delivery=last_delivery,
             )
         if outcome is not None:
             return outcome
@@ -124,22 +133,19 @@ def ingest(
     raise UnavailableError(msg)
 
 
-def announce(location: Location, *, bucket: Bucket, store: Store) -> None:
-    """Make a document visible as uploaded while it waits; nothing happens when it is known or gone."""
-    if bucket.head(location.object_key) is None:
-        return
+def announce(location: Location, *, store: Store) -> None:
+    """Make a document visible as uploaded while it waits; nothing happens when it is known."""
     collection = store.collection(location, create=True)
     if collection is not None:
         store.announce(location, collection)
 
 
-def fail(location: Location, error: DocumentError, *, bucket: Bucket, store: Store) -> Outcome | None:
-    """Record that this document cannot be indexed; None when it changed or went meanwhile, or is done already."""
+def give_up(location: Location, reason: str, *, bucket: Bucket, store: Store) -> None:
+    """Record that no delivery is left; a version that was ready stays so, and the one before keeps serving."""
     version = bucket.head(location.object_key)
     collection = store.collection(location, create=True)
-    if version is None or collection is None or not store.begin(location, collection, version):
-        return None
-    return _fail(location, collection, version, error, datetime.now(UTC), bucket=bucket, store=store)
+    if version is not None and collection is not None:
+        store.begin(location, collection, version, failure=reason)
 
 
 def _forget(location: Location, *, bucket: Bucket, store: Store) -> Outcome | None:
@@ -167,10 +173,12 @@ def _index(
     count_tokens: CountTokens,
     limits: Limits,
     deadline: Deadline,
+    last_delivery: bool,
 ) -> Outcome | None:
     started_at = datetime.now(UTC)
     collection = store.collection(location, create=True)
-    if collection is None or not store.begin(location, collection, version):
+    failure = "the last delivery did not end" if last_delivery else None
+    if collection is None or not store.begin(location, collection, version, failure=failure):
         return Outcome("unchanged")
     try:
         content_hash, parsed = _read(location, version, bucket=bucket, parser=parser, limits=limits)
@@ -240,7 +248,7 @@ def _embed(
     for number, batch in enumerate(batches, start=1):
         if deadline.remaining() < RESERVE_SECONDS and number > 1:
             msg = f"time is short: {number - 1} of {len(batches)} batches are embedded and kept"
-            raise UnavailableError(msg)
+            raise OutOfTimeError(msg)
         embedded = dict(zip(batch, embedder.embed(list(batch.values()), deadline), strict=True))
         vectors |= embedded
         if number < len(batches):  # the last one is stored with the document

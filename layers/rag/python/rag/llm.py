@@ -50,7 +50,7 @@ class LLM:
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="llm")
 
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
-        """Return one unit-free vector per text, in their order; ModelError when the server sent anything else."""
+        """Return one vector of length 1 per text, in their order; ModelError when the server sent anything else."""
 
         def call(timeout_seconds: float) -> list[Vector]:
             response = self._client.embeddings.create(
@@ -174,11 +174,14 @@ def _vector(embedding: str | list[float], dimensions: int) -> Vector:
     if len(vector) != dimensions:
         msg = f"the model's vectors have {len(vector)} dimensions, not {dimensions}"
         raise ModelError(msg)
-    norm = math.fsum(value * value for value in vector)
-    if not math.isfinite(norm) or norm == 0:
+    length = math.sqrt(math.fsum(value * value for value in vector))
+    if not math.isfinite(length) or length == 0:
         msg = "the model sent a vector that is zero or not finite"
         raise ModelError(msg)
-    return vector
+    if abs(length - 1) < 1e-3:
+        return vector
+    # Only its direction counts, and at length 1 none of it is lost in half precision.
+    return array("f", (value / length for value in vector))
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -115,12 +115,15 @@ on conflict do nothing
 
 -- begin_document --
 -- The chunks of the version before keep serving until the new one is ready, failed or gone.
-insert into documents as d (tenant_id, id, collection_id, key, status, version_id, size)
-values (%(tenant)s, %(document)s, %(collection)s, %(key)s, 'processing', %(version)s, %(size)s)
+insert into documents as d (tenant_id, id, collection_id, key, status, version_id, size, error_code, error_message)
+values (
+  %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(size)s, %(error_code)s, %(error_message)s
+)
 on conflict (tenant_id, id) do update set
   status = excluded.status, version_id = excluded.version_id, size = excluded.size,
-  error_code = null, error_message = null, updated_at = now()
-where d.version_id is distinct from excluded.version_id or d.status in ('uploaded', 'processing')
+  error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
+where d.version_id is distinct from excluded.version_id
+  or d.status in ('uploaded', 'processing') or d.error_code = 'INTERNAL'
 returning d.id
 
 -- finish_document --

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 T = TypeVar("T")
 
+# What a new connection may mend: the second is a server that is no longer the primary.
+_LOST = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
+
+
+class _LostError(UnavailableError):
+    """The connection, or the server behind it, is gone."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"the database is not available: {type(error).__name__}", retry_after_seconds=1)
+
 
 class Transaction:
     """What a piece of work may do inside its tenant's transaction."""
@@ -76,8 +86,8 @@ class Database:
         def attempt() -> list[Row]:
             try:
                 return self._open().execute(statement(name), parameters).fetchall()
-            except psycopg.OperationalError as error:
-                raise _unavailable(error) from error
+            except _LOST as error:
+                raise _LostError(error) from error
 
         return self._once_more(attempt)
 
@@ -96,7 +106,7 @@ class Database:
     def _once_more(self, attempt: Callable[[], T]) -> T:
         try:
             return attempt()
-        except UnavailableError:
+        except _LostError:
             self.close()
             return attempt()
 
@@ -107,9 +117,9 @@ class Database:
             psycopg.ClientCursor(connection).execute(statement(begin), {"tenant": str(tenant_id)})
             result = work(Transaction(connection, tenant_id))
             connection.execute("commit")
-        except psycopg.OperationalError as error:
+        except _LOST as error:
             self.close()
-            raise _unavailable(error) from error
+            raise _LostError(error) from error
         finally:
             self._leave(connection)
         return result
@@ -127,8 +137,8 @@ class Database:
         if self._connection is None or self._connection.closed:
             try:
                 self._connection = connect(self._url, self._password() or None)
-            except psycopg.OperationalError as error:
-                raise _unavailable(error) from error
+            except _LOST as error:
+                raise _LostError(error) from error
         return self._connection
 
 
@@ -150,7 +160,3 @@ def connect(url: str, password: str | None = None) -> psycopg.Connection[Row]:
     connection.adapters.register_dumper(HalfVector, HalfVectorBinaryDumper)
     connection.adapters.register_dumper(SparseVector, SparseVectorBinaryDumper)
     return connection
-
-
-def _unavailable(error: psycopg.OperationalError) -> UnavailableError:
-    return UnavailableError(f"the database is not available: {type(error).__name__}", retry_after_seconds=1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pgvector import HalfVector
 
+from rag.errors import FailureCode
 from rag.store.collections import DEFAULT_LANGUAGE, create_collection, existing_collection, find_collection
 from rag.store.database import Database, Transaction
 from rag.store.search import sparse
@@ -24,6 +25,9 @@ from rag.types import (
 
 # Rows of statistics a collection may gather before they are added up.
 ROLL_UP_AFTER = 64
+
+# Of a document that is not itself to blame: a later delivery may still make it ready.
+GIVEN_UP: FailureCode = "INTERNAL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,13 @@ class IndexStore:
             ),
         )
 
-    def begin(self, location: Location, collection: Collection, version: ObjectVersion) -> bool:
-        """Mark the document as being processed; False when this very version is ready or failed already."""
+    def begin(
+        self, location: Location, collection: Collection, version: ObjectVersion, *, failure: str | None = None
+    ) -> bool:
+        """Mark the document as being processed, or as given up with this reason; chunks of the version before stay.
+
+        False, and nothing changes, when this very version is ready, or failed for a reason of its own.
+        """
 
         def work(transaction: Transaction) -> bool:
             rows = transaction.rows(
@@ -66,6 +75,9 @@ class IndexStore:
                 document=location.document_id,
                 collection=collection.id,
                 key=location.key,
+                status="failed" if failure else "processing",
+                error_code=GIVEN_UP if failure else None,
+                error_message=failure,
                 version=version.version_id,
                 size=version.size,
             )

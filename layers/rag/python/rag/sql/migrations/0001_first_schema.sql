@@ -20,7 +20,7 @@ begin
 end
 $$;
 alter role rag_ingest set statement_timeout = '60s';
-alter role rag_query set statement_timeout = '20s';
+alter role rag_query set statement_timeout = '8s';
 alter role rag_authorize set statement_timeout = '5s';
 revoke create on schema public from public;
 
@@ -94,10 +94,10 @@ create table documents (
   unique (tenant_id, collection_id, key),
   foreign key (tenant_id, collection_id) references collections on delete cascade,
   check ((status = 'ready') <= (chunk_count > 0)),
-  check ((status = 'failed') = (error_code is not null)),
-  check ((status = 'failed') <= (chunk_count = 0))
+  check ((status = 'failed') = (error_code is not null))
 );
-comment on column documents.version_id is 'The version in S3 that `status` speaks of; the chunks of the one before serve until this one is ready.';
+comment on column documents.version_id is
+  'The version in S3 that `status` speaks of; the chunks of the one before serve until this one is ready or itself at fault.';
 
 create table chunks (
   tenant_id uuid not null,
