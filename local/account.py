@@ -22,9 +22,9 @@ from local.service import ServiceError
 
 
 class Account:
-    """`functions` by name; their sandboxes start with the first events."""
+    """`functions` by name; their sandboxes start with the first events and see the user's own `settings` too."""
 
-    def __init__(self, directory: Path, backing: Backing, queues: Queues) -> None:
+    def __init__(self, directory: Path, backing: Backing, queues: Queues, settings: Mapping[str, str]) -> None:
         self._scratch = directory / "tmp"
         self._logs = directory / "logs"
         self._runtime_api = RuntimeApi(ports=sum(row.concurrency for row in FUNCTIONS))
@@ -37,9 +37,10 @@ class Account:
             redis_port=backing.redis_port,
             secrets_port=self._secrets.port,
             session_token=token,
+            aws_credentials=backing.aws.credentials,
         )
         self.functions: Mapping[str, Function] = {
-            row.name: self._function(row, environment.environment_of(row, addresses, backing.model))
+            row.name: self._function(row, environment.environment_of(row, addresses, backing.model, settings))
             for row in FUNCTIONS
         }
 

@@ -21,25 +21,35 @@ class BodyTooLargeError(Exception):
     """The request's body is larger than this server takes."""
 
 
-def listen(port: int = 0) -> socket.socket:
-    """A bound loopback socket; 0 takes any free port.
+class DisconnectedError(Exception):
+    """The client went away before its request was whole: there is nothing to do, and nobody to answer."""
 
-    The protocol is named because asyncio turns Nagle's algorithm off only on sockets that say TCP: without it every
-    answer of two writes waits 40 ms for a delayed acknowledgement.
+
+def listen(port: int = 0) -> socket.socket:
+    """A listening loopback socket; 0 takes any free port. Raises OSError when the port is taken.
+
+    It listens already, because two sockets that are only bound may have the same port. The protocol is named because
+    asyncio turns Nagle's algorithm off only on sockets that say TCP: without it every answer of two writes waits 40 ms
+    for a delayed acknowledgement.
     """
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind((LOOPBACK, port))
+    try:
+        bound.bind((LOOPBACK, port))
+        bound.listen()
+    except OSError:
+        bound.close()
+        raise
     return bound
 
 
 async def read_body(receive: Receive, *, limit_bytes: int) -> bytes:
-    """The whole body; BodyTooLargeError as soon as it is longer than `limit_bytes`."""
+    """The whole body; BodyTooLargeError as soon as it is longer than `limit_bytes`, DisconnectedError when cut off."""
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return bytes(body)
+            raise DisconnectedError
         body += message.get("body", b"")
         if len(body) > limit_bytes:
             raise BodyTooLargeError

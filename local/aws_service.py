@@ -17,7 +17,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 class Aws:
-    """One server on one directory: `aws.sqlite3`, `port`."""
+    """One server on one directory: `aws.sqlite3`, `port`, `credentials`."""
 
     name = "aws"
 
@@ -40,7 +40,12 @@ class Aws:
     @property
     def environment(self) -> Mapping[str, str]:
         """The variables by which an AWS SDK finds this server."""
-        return aws.environment(self.url)
+        return aws.environment(self.url, self.credentials)
+
+    @property
+    def credentials(self) -> aws.Credentials:
+        """What opens queues and secrets, and signs URLs and upload forms; kept in the directory."""
+        return aws.kept_credentials(self.directory)
 
     def start(self, *, timeout_seconds: float = 120) -> None:
         """Return when requests are answered and everything kept is back; safe to call again.
@@ -51,6 +56,7 @@ class Aws:
             return
         with service.claimed(self.directory, timeout_seconds=timeout_seconds) as claim:
             self._port = self._port or service.kept_port(self.directory / "port")
+            aws.kept_credentials(self.directory)
             self.process = service.spawn(
                 [sys.executable, "-m", "local.aws", "--data", self.directory, "--port", str(self._port)],
                 name=self.name,
@@ -81,8 +87,8 @@ class Aws:
             service_name,
             endpoint_url=self.url,
             region_name=aws.REGION,
-            aws_access_key_id=aws.ACCESS_KEY_ID,
-            aws_secret_access_key=aws.SECRET_ACCESS_KEY,
+            aws_access_key_id=self.credentials.access_key_id,
+            aws_secret_access_key=self.credentials.secret_access_key,
             config=config,
         )
 

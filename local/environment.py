@@ -56,7 +56,7 @@ class FunctionRow:
 
 
 INGEST = FunctionRow(
-    "ingest", 600, 1024, concurrency=2, role="rag_ingest", uses=frozenset({"bucket", "queue", "model"}), warm=True
+    "ingest", 600, 2048, concurrency=2, role="rag_ingest", uses=frozenset({"bucket", "queue", "model"}), warm=True
 )
 QUERY = FunctionRow(
     "query", 29, 512, concurrency=4, role="rag_query", uses=frozenset({"bucket", "cache", "model"}), warm=True
@@ -93,20 +93,7 @@ class Addresses:
     redis_port: int
     secrets_port: int
     session_token: str
-
-
-def real_model(environment: Mapping[str, str]) -> Model | None:
-    """The model server that the user's own environment names; None without OPENAI_API_KEY: then ours is started."""
-    api_key = environment.get("OPENAI_API_KEY")
-    if not api_key:
-        return None
-    return Model(
-        url=environment.get("OPENAI_BASE_URL") or "https://api.openai.com/v1",
-        embedding_model=environment.get("RAG_EMBEDDING_MODEL") or "text-embedding-3-small",
-        embedding_dimensions=int(environment.get("RAG_EMBEDDING_DIMENSIONS") or 1536),
-        chat_model=environment.get("RAG_CHAT_MODEL") or "gpt-4.1-mini",
-        api_key=api_key,
-    )
+    aws_credentials: aws.Credentials
 
 
 def local_model(url: str) -> Model:
@@ -153,14 +140,16 @@ def _model_settings(model: Model) -> dict[str, str]:
     }
 
 
-def environment_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict[str, str]:
+def environment_of(
+    row: FunctionRow, addresses: Addresses, model: Model, passed: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The whole environment of a function's sandboxes, but for what differs between them.
 
-    Nothing of the developer's shell: what works here must not work because of it. Without TZ and LANG as Lambda sets
-    them, dates and encodings would differ from AWS.
+    Nothing of the developer's shell but the settings `passed`: what works here must not work because of it. Without TZ
+    and LANG as Lambda sets them, dates and encodings would differ from AWS.
     """
     return {
-        **aws.environment(addresses.aws_url),
+        **aws.environment(addresses.aws_url, addresses.aws_credentials),
         "AWS_SESSION_TOKEN": addresses.session_token,
         "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": str(addresses.secrets_port),
         "AWS_LAMBDA_FUNCTION_NAME": row.name,
@@ -177,6 +166,7 @@ def environment_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict
         "POWERTOOLS_SERVICE_NAME": row.name,
         "POWERTOOLS_METRICS_NAMESPACE": "Rag",
         "POWERTOOLS_TRACE_DISABLED": "1",
+        **(passed or {}),
         **settings_of(row, addresses, model),
     }
 

@@ -53,7 +53,7 @@ class EventSource:
         self._origin = {"eventSource": "aws:sqs", "eventSourceARN": queue_arn, "awsRegion": region}
         self._batch_size = batch_size
         self._window_seconds = window_seconds
-        self._free = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
         # Threads of its own: a long poll would hold one of asyncio's few.
         self._threads = ThreadPoolExecutor(max_workers=1 + concurrency, thread_name_prefix="sqs")
         self._batches: set[asyncio.Task[None]] = set()
@@ -64,28 +64,37 @@ class EventSource:
         self._polling = asyncio.create_task(self._poll())
 
     async def stop(self, *, timeout_seconds: float) -> None:
-        """Take no new batch, let those under way finish for at most this long."""
+        """Take no new batch, let those under way finish for at most this long; a poll under way is waited for first."""
         self._stopping.set()
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + timeout_seconds
         if self._polling:
-            await self._polling
+            await asyncio.wait([self._polling], timeout=POLL_SECONDS + timeout_seconds)
+            self._polling.cancel()
         if self._batches:
-            _, late = await asyncio.wait(self._batches, timeout=timeout_seconds)
+            _, late = await asyncio.wait(self._batches, timeout=max(0.0, ends - loop.time()))
             for task in late:
                 task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _poll(self) -> None:
-        while not self._stopping.is_set():
-            # Only with a sandbox to spare: a message that is received and then waits only ages.
-            await self._free.acquire()
-            messages = [] if self._stopping.is_set() else await self._gather()
-            if not messages:
-                self._free.release()
-            elif self._stopping.is_set():
+        # Only with a sandbox to spare: a message that is received and then waits only ages.
+        while await self._has_room():
+            messages = await self._gather()
+            if messages and self._stopping.is_set():
                 await self._show(messages)
-                self._free.release()
-            else:
+            elif messages:
                 self._dispatch(messages)
+
+    async def _has_room(self) -> bool:
+        """Wait until another batch may be under way; False as soon as it is stopping."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            while len(self._batches) >= self._concurrency and not self._stopping.is_set():
+                await asyncio.wait({stopping, *self._batches}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        return not self._stopping.is_set()
 
     def _dispatch(self, messages: list[Message]) -> None:
         task = asyncio.create_task(self._handle(messages))
@@ -94,7 +103,6 @@ class EventSource:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._batches.discard(task)
-        self._free.release()
         if not task.cancelled() and (error := task.exception()):
             _log.error("a batch of %s was left to its visibility timeout", self._queue_url, exc_info=error)
 

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from local import proxy_event
-from local.asgi import BodyTooLargeError, read_body, reply
+from local.asgi import BodyTooLargeError, DisconnectedError, read_body, reply
 from local.authorizer import Authorizer, AuthorizerFailedError, ForbiddenError, Invocable, UnauthorizedError
 from local.lambda_runtime import TIMED_OUT, Invocation, PayloadTooLargeError, ThrottledError, new_trace_id
 from local.proxy_event import MalformedRequestError, MalformedResponseError, Request, Response
@@ -58,6 +58,8 @@ class Gateway:
         request_id = str(uuid.uuid4())
         try:
             answer = await self._answer(scope, receive, request_id)
+        except DisconnectedError:
+            return
         except Refused as refused:
             answer = problem(refused, request_id)
         except Exception:  # noqa: BLE001  (whatever it is, the caller gets an answer with an id)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from local.asgi import BodyTooLargeError, read_body, reply
+from local.asgi import BodyTooLargeError, DisconnectedError, read_body, reply
 from local.authorizer import Invocable
 from local.lambda_runtime import Invocation, PayloadTooLargeError, ThrottledError
 from local.runtime_api import MAX_PAYLOAD_BYTES
@@ -45,6 +45,8 @@ class InvokeApi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._serve(scope, receive, send)
+        except DisconnectedError:
+            return
         except ApiError as error:
             body = json.dumps({"Type": "User", "Message": str(error), "message": str(error)}).encode()
             headers = [("Content-Type", "application/json"), ("x-amzn-ErrorType", error.name)]

@@ -117,6 +117,8 @@ def _endpoint(work: Work) -> Callable[[Request], Awaitable[Response]]:
             body = await asgi.read_body(request.receive, limit_bytes=_BODY_LIMIT_BYTES)
         except asgi.BodyTooLargeError:
             raise ProtocolError(f"The body is larger than {_BODY_LIMIT_BYTES} bytes.", status=413) from None
+        except asgi.DisconnectedError:
+            return Response(status_code=499)
         working = asyncio.ensure_future(work(body))
         leaving = asyncio.ensure_future(request.receive())
         try:

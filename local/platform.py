@@ -12,7 +12,6 @@ import asyncio
 import json
 import logging
 import os
-import secrets
 import signal
 import sys
 import time
@@ -22,14 +21,16 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
-from local import aws, environment, service
+from local import service
 from local.account import Account
 from local.asgi import listen
 from local.backing import Backing, OnEvent
 from local.entrances import Entrances
-from local.environment import BUCKET, MIGRATE, TENANTS
+from local.environment import BUCKET
+from local.preparation import prepared
 from local.resources import Queues
 from local.service import ServiceError
+from local.shell import Shell, read
 
 DRAIN_SECONDS = 10
 # A killed predecessor lets go by itself, but not before the kernel has buried it.
@@ -44,26 +45,32 @@ def _quiet(_part: str, _seconds: float) -> None:
 
 @asynccontextmanager
 async def platform(
-    directory: Path, *, port: int | None = None, ready_file: Path | None = None, on_event: OnEvent = _quiet
+    directory: Path,
+    *,
+    port: int | None = None,
+    ready_file: Path | None = None,
+    on_event: OnEvent = _quiet,
+    shell: Shell | None = None,
 ) -> AsyncIterator[Ready]:
     """Start everything, yield what DIR/ready.json says, stop everything; to be entered in the main thread.
 
     `port` is the API's; without it, the one of the last time. `on_event` hears of each part and the seconds it took.
+    `shell` is what the user's environment says; without it, that of this process is read.
     Raises ServiceError when something cannot be started or does not stay alive; then the body is cancelled.
     """
-    directory = directory.resolve()  # noqa: ASYNC240  (microseconds, once)
+    directory, shell = directory.resolve(), shell or read(os.environ)  # noqa: ASYNC240  (microseconds, once)
     with _first_failure(), _claimed(directory), _logged(directory / "logs"), closing(_door(directory, port)) as door:
         ready_files = _ready_files(directory, ready_file)
         async with AsyncExitStack() as stack:
-            backing = Backing(directory, environment.real_model(os.environ), on_event)
+            backing = Backing(directory, shell.model, on_event)
             stack.push_async_callback(backing.stop)
             async with asyncio.TaskGroup() as group:
                 group.create_task(backing.start_models())
                 queues = await backing.start()
-                account = Account(directory, backing, queues)
+                account = Account(directory, backing, queues, shell.settings)
                 stack.push_async_callback(account.close, drain_seconds=DRAIN_SECONDS)
                 await account.open()
-                tenant = await _prepared(account, directory, on_event)
+                tenant = await prepared(account, directory, on_event)
             entrances = Entrances(account, backing.aws, queues, door, grace_seconds=DRAIN_SECONDS)
             stack.push_async_callback(entrances.close)
             await entrances.open()
@@ -98,32 +105,6 @@ async def _serve(directory: Path, port: int | None, ready_file: Path | None, on_
         await asyncio.Event().wait()
 
 
-async def _prepared(account: Account, directory: Path, on_event: OnEvent) -> Ready:
-    """The schema of this code, and the first tenant."""
-    began = time.monotonic()
-    await account.call(MIGRATE, {})
-    on_event("migrate", time.monotonic() - began)
-    began = time.monotonic()
-    tenant = await _first_tenant(account, directory)
-    on_event("tenant", time.monotonic() - began)
-    # Their work is done for a long time, and each holds 50 MB.
-    await asyncio.gather(account[MIGRATE].close(), account[TENANTS].close())
-    return tenant
-
-
-async def _first_tenant(account: Account, directory: Path) -> Ready:
-    """`tenant_id` and `api_key` of the tenant that is made at the very first start; the key is written last."""
-    tenant_file, key_file = directory / "tenant-id", directory / "api-key"
-    if not key_file.exists():
-        # A start that was killed between the two may have left a tenant whose key nobody has.
-        name = f"local-{secrets.token_hex(3)}" if tenant_file.exists() else "local"
-        service.write_private(tenant_file, "")
-        made = await account.call(TENANTS, {"action": "create", "name": name})
-        service.write_private(tenant_file, made["tenant_id"])
-        service.write_private(key_file, made["api_key"])
-    return {"tenant_id": tenant_file.read_text(), "api_key": key_file.read_text()}
-
-
 def _described(directory: Path, backing: Backing, queues: Queues, entrances: Entrances) -> Ready:
     return {
         "url": entrances.url,
@@ -133,8 +114,7 @@ def _described(directory: Path, backing: Backing, queues: Queues, entrances: Ent
         "data": str(directory),
         "queue_url": queues.url,
         "dead_letter_queue_url": queues.dead_letter_url,
-        "access_key_id": aws.ACCESS_KEY_ID,
-        "secret_access_key": aws.SECRET_ACCESS_KEY,
+        **backing.aws.credentials._asdict(),
         "admin_url": entrances.admin_url,
         "admin_token": entrances.admin_token,
     }

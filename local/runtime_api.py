@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from local.asgi import BodyTooLargeError, Server, listen, read_body, reply
+from local.asgi import BodyTooLargeError, DisconnectedError, Server, listen, read_body, reply
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -138,6 +138,8 @@ async def _report(exchange: Exchange, path: str, receive: Receive, send: Send) -
         body = await read_body(receive, limit_bytes=_MAX_BODY_BYTES)
     except BodyTooLargeError:
         return await reply(send, 413)
+    except DisconnectedError:
+        return None
     if path == _INIT_ERROR:
         exchange.settle_initialisation(Outcome(body, failed=True))
         return await reply(send, 202)

@@ -67,7 +67,11 @@ class Sandbox:
         self._port = runtime_api.attach(self._exchange)
         self._home = launch.scratch / f"{launch.name}-{self._port}"
         self.gone = asyncio.Event()
-        self.process = self._spawn(launch, initialization_type)
+        try:
+            self.process = self._spawn(launch, initialization_type)
+        except BaseException:
+            self._clear()
+            raise
         self._ended = exit_of(self.process)
         self._ended.add_done_callback(self._release)
 
@@ -130,9 +134,12 @@ class Sandbox:
         )
 
     def _release(self, _: asyncio.Future[int]) -> None:
+        self._clear()
+        self.gone.set()
+
+    def _clear(self) -> None:
         self._runtime_api.detach(self._port)
         shutil.rmtree(self._home, ignore_errors=True)
-        self.gone.set()
 
 
 def _manner(code: int) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import uuid
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from aws_lambda_powertools.metrics import MetricUnit
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
+from pydantic import TypeAdapter
 
-from functions.query import problems, reference, schemas
+from functions.query import dependencies, problems, reference, schemas
 from functions.query.telemetry import logger, metrics
 from rag import __version__, answering, tokens, wiring
 from rag.deadline import Deadline
@@ -26,6 +25,7 @@ app = FastAPI(
     summary="Ask questions of your documents; check the citations.",
     docs_url=None,
     redoc_url=None,
+    redirect_slashes=False,  # it would send the client to whatever host its request named
     responses={
         "default": {
             "model": schemas.Problem,
@@ -39,6 +39,8 @@ problems.install(app)
 # Time to write the response after the work's own deadline.
 MARGIN_SECONDS = 1.0
 ROLES: dict[Role, int] = {"reader": 0, "writer": 1, "admin": 2}
+# The collection and the key of the last document seen.
+CURSOR = TypeAdapter(tuple[schemas.Text, schemas.Text])
 
 
 async def caller(request: Request) -> Caller:
@@ -169,18 +171,7 @@ async def delete_document(document_id: uuid.UUID, who: Writer) -> schemas.Delete
 async def list_collections(who: Reader) -> schemas.CollectionList:
     """List the collections and how much they hold."""
     found = wiring.catalog().collections(who.tenant_id)
-    return schemas.CollectionList(
-        collections=[
-            schemas.CollectionBody(
-                name=item.name,
-                language=item.language,
-                document_count=item.document_count,
-                chunk_count=item.chunk_count,
-                created_at=item.created_at,
-            )
-            for item in found
-        ]
-    )
+    return schemas.CollectionList(collections=[schemas.CollectionBody.of(item) for item in found])
 
 
 @app.post("/v1/collections", status_code=201)
@@ -191,24 +182,28 @@ async def create_collection(body: schemas.CollectionRequest, who: Writer, respon
         msg = f"the collection {body.name!r} exists, in {collection.language}"
         raise ConflictError(msg)
     response.status_code = 201 if new else 200
-    return schemas.CollectionBody(name=collection.name, language=collection.language, document_count=0, chunk_count=0)
+    return schemas.CollectionBody.of(collection)
 
 
 @app.get("/health")
 async def health(response: Response) -> schemas.Health:
     """Tell whether the service and what it stands on answer."""
-    checks = _checks()
-    down = checks["database"] == "down"
-    response.status_code = 503 if down else 200
-    limping: Literal["degraded", "ok"] = "degraded" if "down" in checks.values() else "ok"
-    status: Literal["down", "degraded", "ok"] = "down" if down else limping
-    return schemas.Health(status=status, version=__version__, timestamp=datetime.now(UTC), checks=checks)
+    return _health(response, model=True)
 
 
 @app.get("/ready")
 async def ready(response: Response) -> schemas.Health:
-    """Tell whether requests can be served: like /health."""
-    return await health(response)
+    """Tell whether requests can be served: like /health, without the model."""
+    return _health(response, model=False)
+
+
+@app.head("/health", include_in_schema=False)
+@app.head("/ready", include_in_schema=False)
+async def probe() -> Response:
+    """Tell it by the status alone."""
+    answer = Response()
+    _health(answer, model=False)
+    return answer
 
 
 @app.get("/docs", include_in_schema=False)
@@ -226,12 +221,10 @@ def _measure(operation: str, timings_ms: dict[str, float]) -> None:
     metrics.add_metric(f"{operation}Duration", MetricUnit.Milliseconds, sum(timings_ms.values()))
 
 
-def _checks() -> dict[str, Any]:
-    return {
-        "database": "ok" if wiring.database().alive() else "down",
-        "cache": {True: "ok", False: "down", None: "off"}[wiring.answer_cache().alive()],
-        "model": "ok" if wiring.llm().alive() else "down",
-    }
+def _health(response: Response, *, model: bool) -> schemas.Health:
+    found = dependencies.health(model=model)
+    response.status_code = 503 if found.status == "down" else 200
+    return found
 
 
 def _cursor(collection: str, key: str) -> str:
@@ -242,11 +235,7 @@ def _after(cursor: str | None) -> tuple[str, str] | None:
     if cursor is None:
         return None
     try:
-        collection, key = json.loads(base64.urlsafe_b64decode(cursor))
-    except (ValueError, TypeError, binascii.Error):
+        return CURSOR.validate_json(base64.urlsafe_b64decode(cursor))
+    except ValueError:
         msg = "the cursor is not one that this API gave"
         raise InvalidRequestError(msg) from None
-    if not (isinstance(collection, str) and isinstance(key, str)) or "\0" in collection + key:
-        msg = "the cursor is not one that this API gave"
-        raise InvalidRequestError(msg)
-    return collection, key

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 # Here nobody waits for the initialisation; decision 6 says who pays for what.
 STARTED_AHEAD = {"provisioned-concurrency", "snap-start"}
 
-# Mangum takes the thread's event loop; since Python 3.12 nobody makes one by itself.
-asyncio.set_event_loop(asyncio.new_event_loop())
+# Made before Mangum looks for one and, on newer Pythons, warns that there is none.
+loop = asyncio.new_event_loop()
+asyncio.set_event_loop(loop)
 wiring.preload(model=os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") in STARTED_AHEAD)
 # What is imported stays; a full collection would look through it again and again.
 gc.freeze()
@@ -35,4 +36,6 @@ adapter = Mangum(app, lifespan="off", text_mime_types=["application/json", "appl
 @metrics.log_metrics
 def handler(event: JSON, context: LambdaContext) -> Any:
     metrics.add_metric("Requests", MetricUnit.Count, 1)
+    # Mangum takes the thread's: since Python 3.12 nobody makes one by itself, and whoever calls asyncio.run removes it.
+    asyncio.set_event_loop(loop)
     return adapter(event, context)  # type: ignore[arg-type]  # Mangum types the context with writable fields

@@ -37,6 +37,12 @@ STATUS: list[tuple[type[RagError], HTTPStatus]] = [
     (DeadlineError, HTTPStatus.GATEWAY_TIMEOUT),
     (UnavailableError, HTTPStatus.SERVICE_UNAVAILABLE),
 ]
+# What an error of ours says may be of the inside (a secret's name, a server's address): it stays in the log.
+DETAIL = {
+    HTTPStatus.INTERNAL_SERVER_ERROR: "Something went wrong here; the request id helps to find it.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "A dependency did not answer; try again.",
+    HTTPStatus.GATEWAY_TIMEOUT: "The time for this request is used up.",
+}
 
 
 def install(app: FastAPI) -> None:
@@ -69,10 +75,10 @@ def problem(request: Request, status: int, detail: str, **more: Any) -> JSONResp
 async def _foreseen(request: Request, error: Exception) -> JSONResponse:
     status = next((code for kind, code in STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.warning("dependency failed", error=str(error), exc_info=error)
+        logger.warning("dependency failed", request_id=request_id(request), error=str(error), exc_info=error)
     wait = getattr(error, "retry_after_seconds", None)
     headers = {"Retry-After": str(math.ceil(wait))} if wait else None
-    return problem(request, status, str(error), headers=headers)
+    return problem(request, status, DETAIL.get(status, str(error)), headers=headers)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -91,6 +97,5 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     logger.exception("unforeseen", exc_info=error)
-    return problem(
-        request, HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here; the request id helps to find it."
-    )
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return problem(request, status, DETAIL[status])

@@ -9,9 +9,11 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
 
 from rag.lexical import LANGUAGES
-from rag.types import Answer, Document, Filters, Hit, Mode, Status
+from rag.types import Answer, CollectionSummary, Document, Filters, Hit, Mode, Status
 
 T = TypeVar("T")
+State = Literal["ok", "down", "off"]
+Condition = Literal["ok", "degraded", "down"]
 
 
 def _storable(text: str) -> str:
@@ -26,6 +28,10 @@ def _key(text: str) -> str:
     parts = text.split("/")
     if any(part in {"", ".", ".."} for part in parts) or any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
         msg = "must be a relative path without empty, '.' or '..' parts and without control characters"
+        raise ValueError(msg)
+    if "${filename}" in text.lower():
+        # S3 puts the uploaded file's name there, so that the form would fit every key that begins alike.
+        msg = "must not contain ${filename}"
         raise ValueError(msg)
     if len(text.encode()) > 900:
         msg = "must have at most 900 bytes"
@@ -256,7 +262,17 @@ class CollectionBody(BaseModel):
     language: str
     document_count: int
     chunk_count: int
-    created_at: datetime | None = None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, collection: CollectionSummary) -> CollectionBody:
+        return cls(
+            name=collection.name,
+            language=collection.language,
+            document_count=collection.document_count,
+            chunk_count=collection.chunk_count,
+            created_at=collection.created_at,
+        )
 
 
 class CollectionList(BaseModel):
@@ -264,10 +280,10 @@ class CollectionList(BaseModel):
 
 
 class Health(BaseModel):
-    status: Literal["ok", "degraded", "down"]
+    status: Condition
     version: str
     timestamp: datetime
-    checks: dict[str, Literal["ok", "down", "off"]]
+    checks: dict[str, State]
 
 
 class Problem(BaseModel):

@@ -11,6 +11,7 @@ from pathlib import Path
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import make_server
 
+from local.aws import kept_credentials
 from local.aws.gateway import Gateway
 from local.aws.journal import Journal
 
@@ -28,7 +29,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    gateway = Gateway(Journal(options.data))
+    gateway = Gateway(Journal(options.data), kept_credentials(options.data))
     make_server("127.0.0.1", options.port, gateway, threaded=True, request_handler=MotoRequestHandler).serve_forever()
 
 

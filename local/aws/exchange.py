@@ -14,7 +14,7 @@ from moto.core.request import (
     should_preserve_original_header_name,
 )
 
-from local.aws import ACCESS_KEY_ID, REGION
+from local.aws import REGION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -93,7 +93,7 @@ def request(
 
 def authorization(service: str) -> str:
     """What moto reads of a signature: the service and the region of its scope."""
-    scope = f"{ACCESS_KEY_ID}/20260101/{REGION}/{service}/aws4_request"
+    scope = f"LOCALRAG/20260101/{REGION}/{service}/aws4_request"
     return f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from werkzeug.wsgi import get_input_stream
 
-from local.aws import REGION, cors, inside_moto, presigned, upload_form
+from local.aws import REGION, access, cors, inside_moto, presigned, upload_form
 from local.aws.buckets import Buckets
 from local.aws.call import Call
 from local.aws.errors import S3Error, access_denied
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse
 
+    from local.aws import Credentials
     from local.aws.journal import Journal
 
 _HEALTHY = Reply(200, (("Content-Type", "application/json"),), b'{"status": "ok"}')
@@ -38,7 +39,8 @@ _MOTO_ONLY = ("access-control-", "x-amzn-requestid")
 class Gateway:
     """The WSGI application of the local AWS; building it brings back everything that the journal holds."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, credentials: Credentials) -> None:
+        self._credentials = credentials
         s3 = inside_moto.application("s3")
         self._vault = Vault(inside_moto.application("secretsmanager"), journal)
         self._queues = Queues(inside_moto.application("sqs"), journal)
@@ -52,6 +54,10 @@ class Gateway:
         return reply.send(start_response, head=environ["REQUEST_METHOD"] == "HEAD")
 
     def _route(self, environ: Environ) -> Reply:
+        try:
+            access.check_host(environ)
+        except S3Error as error:
+            return error.reply("")
         target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
         region, service = _scope(environ)
         if target:
@@ -66,6 +72,10 @@ class Gateway:
         if region != REGION:
             return _refused(f"The local AWS has one region, {REGION}; this request was signed for {region or 'none'}.")
         body = _body(environ)
+        try:
+            self._check_signature(environ, body)
+        except S3Error as error:
+            return _refused(str(error), error.status, error.code)
         environ |= body_environ(body)
         match service:
             case "AmazonSQS":
@@ -74,6 +84,11 @@ class Gateway:
                 return self._vault.answer(environ)
             case _:
                 return _refused(f"The local AWS has no {service}.")
+
+    def _check_signature(self, environ: Environ, body: bytes) -> None:
+        method, target = environ["REQUEST_METHOD"], str(environ["RAW_URI"])
+        now = datetime.now(UTC)
+        access.check_signature(method, target, _headers(environ), body, credentials=self._credentials, now=now)
 
     def _s3(self, environ: Environ) -> Reply:
         request_id, host_id = secrets.token_hex(8).upper(), secrets.token_urlsafe(48)
@@ -98,7 +113,7 @@ class Gateway:
             return cors.preflight(_cors_rules(call), headers)
         if call.method == "POST" and not call.key and "delete" not in call.query:
             return self._upload(call, headers)
-        _check_authentication(environ, headers)
+        _check_authentication(environ, headers, self._credentials)
         body = _body(environ)
         # moto trusts what it takes for signed; the URL's own signature has been checked.
         environ |= {**body_environ(body), "HTTP_AUTHORIZATION": environ.get("HTTP_AUTHORIZATION", authorization("s3"))}
@@ -106,7 +121,11 @@ class Gateway:
 
     def _upload(self, call: Call, headers: dict[str, str]) -> Reply:
         form = upload_form.read(
-            call.bucket, headers.get("content-type", ""), get_input_stream(call.environ), now=datetime.now(UTC)
+            call.bucket,
+            headers.get("content-type", ""),
+            get_input_stream(call.environ),
+            now=datetime.now(UTC),
+            credentials=self._credentials,
         )
         put = request("s3", "PUT", quote(f"/{form.bucket}/{form.key}"), headers=form.headers, body=form.content)
         stored = self._buckets.answer(
@@ -115,13 +134,13 @@ class Gateway:
         return form.reply(stored, host=headers.get("host", "")) if stored.ok else stored
 
 
-def _check_authentication(environ: Environ, headers: dict[str, str]) -> None:
+def _check_authentication(environ: Environ, headers: dict[str, str], credentials: Credentials) -> None:
     if "HTTP_AUTHORIZATION" in environ:
         return
     query = environ["QUERY_STRING"]
     if presigned.is_presigned(query):
-        path = str(environ["RAW_URI"]).partition("?")[0]
-        presigned.check(environ["REQUEST_METHOD"], path, query, headers, now=datetime.now(UTC))
+        method, path = environ["REQUEST_METHOD"], str(environ["RAW_URI"]).partition("?")[0]
+        presigned.check(method, path, query, headers, now=datetime.now(UTC), credentials=credentials)
     elif "Signature=" in query:
         message = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
         raise S3Error(400, "InvalidRequest", message)
@@ -142,7 +161,8 @@ def _body(environ: Environ) -> bytes:
 
 def _headers(environ: Environ) -> dict[str, str]:
     headers = {n[5:].replace("_", "-").lower(): str(v) for n, v in environ.items() if n.startswith("HTTP_")}
-    return headers | {"content-type": str(environ.get("CONTENT_TYPE", ""))}
+    unprefixed = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
+    return headers | {name: str(environ.get(variable, "")) for name, variable in unprefixed.items()}
 
 
 def _cors_rules(call: Call) -> list[object]:
@@ -150,9 +170,9 @@ def _cors_rules(call: Call) -> list[object]:
     return list(found.cors) if found else []
 
 
-def _refused(message: str) -> Reply:
-    body = json.dumps({"__type": "InvalidAction", "message": message}).encode()
-    return Reply(400, (("Content-Type", "application/x-amz-json-1.0"),), body)
+def _refused(message: str, status: int = 400, code: str = "InvalidAction") -> Reply:
+    body = json.dumps({"__type": code, "message": message}).encode()
+    return Reply(status, (("Content-Type", "application/x-amz-json-1.0"),), body)
 
 
 def _report(line: str) -> None:

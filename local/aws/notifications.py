@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 from xml.sax.saxutils import escape
 
-from local.aws import ACCESS_KEY_ID, ACCOUNT_ID, REGION
+from local.aws import ACCOUNT_ID, REGION
 from local.aws.errors import S3Error
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def message(happening: Happening, rule: Rule, *, sequencer: str, request_id: str
         "awsRegion": REGION,
         "eventTime": _now(),
         "eventName": happening.event,
-        "userIdentity": {"principalId": f"AWS:{ACCESS_KEY_ID}"},
+        "userIdentity": {"principalId": "AWS:LOCALRAG"},
         "requestParameters": {"sourceIPAddress": "127.0.0.1"},
         "responseElements": {"x-amz-request-id": request_id, "x-amz-id-2": host_id},
         "s3": {

@@ -19,6 +19,8 @@ from local.aws.signature import ALGORITHM, moment, scope, verify
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from local.aws import Credentials
+
 _UNCONDITIONED = {"x-amz-signature", "file", "policy"}
 _SIGNED_FORM = ("policy", "x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature")
 
@@ -41,12 +43,12 @@ class SizeLimits:
             raise S3Error(400, "EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size", sizes)
 
 
-def check(fields: Mapping[str, str], *, bucket: str, now: datetime) -> SizeLimits:
+def check(fields: Mapping[str, str], *, bucket: str, now: datetime, credentials: Credentials) -> SizeLimits:
     """Raise S3Error unless the form is signed by the local secret, in time, and within its policy.
 
     `fields` are those before the file, names in lower case; the caller holds the file against the limits returned.
     """
-    _check_signature(fields)
+    _check_signature(fields, credentials)
     policy = _read(fields["policy"])
     if now >= _expiration(policy):
         raise access_denied("Invalid according to Policy: Policy expired.")
@@ -61,17 +63,17 @@ def check(fields: Mapping[str, str], *, bucket: str, now: datetime) -> SizeLimit
     return limits
 
 
-def _check_signature(fields: Mapping[str, str]) -> None:
+def _check_signature(fields: Mapping[str, str], credentials: Credentials) -> None:
     if "policy" not in fields:
         raise access_denied("Access Denied")
     missing = [name for name in _SIGNED_FORM if not fields.get(name)]
     if missing:
         message = f"Bucket POST must contain a field named '{missing[0]}'. If it is specified, please check the order."
         raise S3Error(400, "InvalidArgument", message, {"ArgumentName": missing[0], "ArgumentValue": ""})
-    of = scope(fields["x-amz-credential"])
+    of = scope(fields["x-amz-credential"], credentials)
     if fields["x-amz-algorithm"] != ALGORITHM or not _same_day(fields["x-amz-date"], of.day):
         raise S3Error(400, "InvalidArgument", f"x-amz-algorithm must be {ALGORITHM} and x-amz-date of the scope's day.")
-    verify(fields["policy"], of, fields["x-amz-signature"])
+    verify(fields["policy"], of, fields["x-amz-signature"], credentials)
 
 
 def _same_day(date: str, day: str) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from local.aws.errors import S3Error, access_denied
-from local.aws.signature import ALGORITHM, moment, scope, verify
+from local.aws.signature import ALGORITHM, canonical_headers, moment, scope, text_to_sign, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from local.aws import Credentials
 
 _REQUIRED = ("Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature")
 _LONGEST = timedelta(days=7)
@@ -24,7 +25,9 @@ def is_presigned(query: str) -> bool:
     return "X-Amz-Signature=" in query or "X-Amz-Algorithm=" in query
 
 
-def check(method: str, path: str, query: str, headers: Mapping[str, str], *, now: datetime) -> None:
+def check(
+    method: str, path: str, query: str, headers: Mapping[str, str], *, now: datetime, credentials: Credentials
+) -> None:
     """Raise S3Error unless the URL is signed by the local secret for this request and not expired at `now`.
 
     `path` and `query` are as they stand in the request line; names in `headers` are lower-case.
@@ -35,23 +38,18 @@ def check(method: str, path: str, query: str, headers: Mapping[str, str], *, now
     if missing or fields["X-Amz-Algorithm"] != ALGORITHM:
         names = ", ".join(f"X-Amz-{name}" for name in _REQUIRED)
         raise _malformed(f"Query-string authentication version 4 requires the {names} parameters ({ALGORITHM}).")
-    of = scope(fields["X-Amz-Credential"])
+    of = scope(fields["X-Amz-Credential"], credentials)
     _check_time(fields["X-Amz-Date"], fields["X-Amz-Expires"], of.day, now)
     signed = fields["X-Amz-SignedHeaders"].split(";")
     _check_headers(signed, headers)
-    canonical = "\n".join(
-        [
-            method,
-            quote(unquote(path), safe="/-_.~"),
-            "&".join(f"{name}={value}" for name, value in sorted(_quoted(pairs))),
-            *(f"{name}:{' '.join(headers.get(name, '').split())}" for name in signed),
-            "",
-            ";".join(signed),
-            fields.get("X-Amz-Content-Sha256") or headers.get("x-amz-content-sha256") or "UNSIGNED-PAYLOAD",
-        ]
-    )
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
-    verify("\n".join([ALGORITHM, fields["X-Amz-Date"], of.text, digest]), of, fields["X-Amz-Signature"])
+    canonical = [
+        method,
+        quote(unquote(path), safe="/-_.~"),
+        "&".join(f"{name}={value}" for name, value in sorted(_quoted(pairs))),
+        *canonical_headers(signed, headers),
+        fields.get("X-Amz-Content-Sha256") or headers.get("x-amz-content-sha256") or "UNSIGNED-PAYLOAD",
+    ]
+    verify(text_to_sign(fields["X-Amz-Date"], of, canonical), of, fields["X-Amz-Signature"], credentials)
 
 
 def _quoted(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import IO
 
+    from local.aws import Credentials
+
 _CHUNK_BYTES = 256 * 1024
 _LONGEST_FIELDS_BYTES = 20 * 1024
 _HEADERS = {"cache-control", "content-type", "content-disposition", "content-encoding", "expires"}
@@ -67,7 +69,7 @@ def _post_response(fields: Mapping[str, str]) -> bytes:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<PostResponse>{inner}</PostResponse>'.encode()
 
 
-def read(bucket: str, content_type: str, stream: IO[bytes], *, now: datetime) -> Upload:
+def read(bucket: str, content_type: str, stream: IO[bytes], *, now: datetime, credentials: Credentials) -> Upload:
     """Read the form and hold it against its policy; raise S3Error as S3 would."""
     events = _events(content_type, stream)
     try:
@@ -76,7 +78,7 @@ def read(bucket: str, content_type: str, stream: IO[bytes], *, now: datetime) ->
             raise S3Error(400, "InvalidArgument", "POST requires exactly one file upload per request.")
         if not fields.get("key"):
             raise S3Error(400, "InvalidArgument", "Bucket POST must contain a field named 'key'.")
-        limits = post_policy.check(fields, bucket=bucket, now=now)
+        limits = post_policy.check(fields, bucket=bucket, now=now, credentials=credentials)
         content = _content(events, limits)
     except (ValueError, EOFError) as error:
         message = "The body of your POST request is not well-formed multipart/form-data."

@@ -39,7 +39,8 @@ def demo(
     """Show everything once, with sample documents.
 
     It starts the platform in a temporary directory, puts eight documents in, asks three questions, stops the platform
-    and removes the directory. Nothing outside it is touched, and nothing is sent anywhere.
+    and removes the directory. Nothing outside it is touched, and nothing is sent anywhere: it uses the built-in model
+    even where OPENAI_API_KEY is set.
     """
     before = ctx.obj or Given()
     chosen = data or before.wanted.data
@@ -68,11 +69,13 @@ def _remove(directory: Path, *, kept: bool) -> None:
 async def _show(directory: Path, *, json: bool) -> dict[str, Any]:
     from local.cli.client import Client  # noqa: PLC0415 (httpx and the services cost seconds that --help need not wait)
     from local.cli.starting import started, stop_on_signals  # noqa: PLC0415
+    from local.shell import Shell  # noqa: PLC0415
 
     stop_on_signals()
     began = time.monotonic()
     _say(f"Starting the platform in {directory}", quiet=json)
-    async with started(directory, quiet=json) as ready:
+    # An empty shell: neither a model server nor settings of the user's.
+    async with started(directory, quiet=json, shell=Shell()) as ready:
         async with Client(Connection(ready["url"], ready["api_key"], directory)) as client:
             session = Session(client, json)
             documents = await _put_samples(session)

@@ -8,26 +8,37 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from local.cli.connection import under_uv
 from local.cli.failure import Failure
 from local.cli.output import note
+
+if TYPE_CHECKING:
+    from local.shell import Shell
 
 _PARENT_SECONDS = 0.5
 
 
 @asynccontextmanager
 async def started(
-    directory: Path, *, port: int | None = None, ready_file: Path | None = None, quiet: bool = False
+    directory: Path,
+    *,
+    port: int | None = None,
+    ready_file: Path | None = None,
+    quiet: bool = False,
+    shell: Shell | None = None,
 ) -> AsyncIterator[dict[str, Any]]:
-    """Start every part, yield what `ready.json` says, stop every part; raises Failure with the place of the logs."""
+    """Start every part, yield what `ready.json` says, stop every part; raises Failure with the place of the logs.
+
+    `shell` stands in for the environment of this process.
+    """
     from local.platform import platform  # noqa: PLC0415 (it imports every service, after the first line is printed)
     from local.service import ServiceError  # noqa: PLC0415
 
     on_event = (lambda *_: None) if quiet else tell_part
     try:
-        async with platform(directory, port=port, ready_file=ready_file, on_event=on_event) as ready:
+        async with platform(directory, port=port, ready_file=ready_file, on_event=on_event, shell=shell) as ready:
             yield ready
     except ServiceError as problem:
         raise Failure(str(problem), hint=f"The logs are in {directory / 'logs'}.") from problem

@@ -12,6 +12,9 @@ from local.cli.connection import data_directory, data_option, program
 from local.cli.output import as_json, is_terminal, note
 from local.cli.remote import AsJson, Data, Given
 
+# A log that keeps the output of `rag up --json` should not open the database.
+_SECRET = frozenset({"admin_url", "admin_token", "secret_access_key"})
+
 EPILOG = """\b
 Examples:
   rag up
@@ -52,7 +55,7 @@ async def _serve(directory: Path, port: int | None, ready_file: Path | None, *, 
         note(f"Starting the platform in {directory}")
     async with started(directory, port=port, ready_file=ready_file, quiet=json) as ready:
         if json:
-            print(as_json({name: ready[name] for name in ready if not name.startswith("admin_")}), flush=True)
+            print(as_json({name: ready[name] for name in ready if name not in _SECRET}), flush=True)
         else:
             tell(ready, directory, time.monotonic() - began)
         await asyncio.Event().wait()

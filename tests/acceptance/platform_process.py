@@ -86,9 +86,7 @@ class PlatformProcess:
     def launch(self) -> subprocess.Popen[bytes]:
         command = [*RAG, "up", "--data", str(self.directory), "--ready-file", str(self.ready_file)]
         with self._output.open("w") as output:
-            return subprocess.Popen(
-                command, cwd=ROOT, stdout=output, stderr=output, env=self._environment
-            )
+            return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=self._environment)
 
     def _announced(self) -> bool:
         """Whether the ready file is this process's: one that was killed left its own."""

@@ -96,6 +96,7 @@ def settled(api: Api, collection: str, keys: set[str], timeout_seconds: float) -
     """Wait until all these documents are ready or failed."""
 
     def waiting() -> list[str]:
+        time.sleep(0.5)  # asked more often, the questions would take the processor from the work
         documents = api.documents(collection)
         return [key for key in keys if documents.get(key, {}).get("status") not in FINAL]
 

@@ -23,10 +23,10 @@ from typing import Any
 from local.cli.demo import SAMPLES
 from tests.benchmarks import corpus, measuring, report, serving
 from tests.benchmarks.corpus import Question
-from tests.benchmarks.inside import Function, function
+from tests.benchmarks.inside import Function, analyse, function
 from tests.benchmarks.serving import Client
 
-MANUALS, MACHINES_EACH = 16, 25
+MANUALS, MACHINES_EACH = 16, 20
 WARM_UP, CACHED, COUNTED = 20, 20, 5
 SETTLED_SECONDS = 5.0
 
@@ -46,6 +46,7 @@ def run(directory: Path, count: int) -> JSON:
         _say("ingesting")
         chunks = serving.ingest(ready, corpus.manuals(MANUALS, MACHINES_EACH), samples)
         result["corpus"] = {"chunks": chunks, "seed": corpus.SEED, "ingest_seconds": round(time.monotonic() - began, 1)}
+        analyse(ready)
         _say("warming up")
         answered = _warmed(ready, warm_up, again)
         with function(ready) as inside:

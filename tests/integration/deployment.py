@@ -89,7 +89,8 @@ class Deployment:
         sent["requestContext"]["authorizer"] |= {"tenant_id": str(tenant or self.tenant), "role": role}
         if sent.pop("anonymous", False):
             del sent["requestContext"]["authorizer"]
-        with self.function("rag_query"):
+        settings = {"database_url": sent.pop("database_url")} if "database_url" in sent else {}
+        with self.function("rag_query", **settings):
             return Reply(handler(sent, Context()))
 
     def ingest(self, *bodies: str, receives: int = 1, **settings: str) -> Any:

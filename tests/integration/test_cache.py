@@ -67,13 +67,16 @@ def test_an_entry_of_the_wrong_type_is_a_miss(valkey: Any, raw: redis.Redis) -> 
 def test_of_many_who_want_the_same_value_one_computes_it(valkey: Any) -> None:
     computed: list[int] = []
     got: list[Any] = []
+    together = threading.Barrier(20, timeout=30)
 
     def ask() -> None:
         cache = opened(valkey.url)
+        assert cache.get("answer:1") is None
+        together.wait()
         with cache.flight("answer:1", wait_seconds=5) as landed:
             if landed is None:
                 computed.append(1)
-                time.sleep(0.3)
+                time.sleep(0.1)
                 cache.set("answer:1", {"text": "once"})
             got.append(landed or {"text": "once"})
 

@@ -224,6 +224,19 @@ def test_stopping_lets_the_running_batch_finish_and_hides_nothing(make_wire: Cal
     assert wire.left() == (1, 0)
 
 
+def test_a_stop_while_every_sandbox_is_busy_waits_no_longer_than_it_may(make_wire: Callable[..., Wire]) -> None:
+    wire = make_wire()
+    wire.send({"sleep_seconds": 20})
+
+    async def story() -> None:
+        async with wire.running(concurrency=1) as source:
+            await asyncio.to_thread(_wait_until, lambda: bool(wire.batches()))
+            await asyncio.wait_for(source.stop(timeout_seconds=0.1), 15)
+
+    asyncio.run(story())
+    assert wire.left() == (0, 1)
+
+
 def test_a_queue_that_cannot_be_reached_is_asked_again(make_wire: Callable[..., Wire]) -> None:
     wire = make_wire()
     flaky = _Flaky(wire.sqs, failing=1)

@@ -21,7 +21,7 @@ from local.asgi import Server, listen
 from local.authorizer import Authorizer
 from local.gateway import Gateway
 from local.invoke_api import InvokeApi
-from local.lambda_runtime import Function
+from local.lambda_runtime import Function, Invocation
 from local.runtime_api import RuntimeApi
 from local.sandbox import Launch
 
@@ -387,6 +387,44 @@ def test_garbage_instead_of_http_stops_nothing(running: Running) -> None:
         connection.sendall(b"\xff\xfe\x00garbage\r\n\r\n")
         assert b"400" in connection.recv(1000)
     assert running.get("/health", key=None).status_code == 200
+
+
+def test_a_body_that_is_cut_off_invokes_nothing() -> None:
+    async def story() -> None:
+        async with AsyncExitStack() as stack:
+            functions = _Recorder()
+            urls = [
+                await _server(stack, Gateway(functions, Authorizer(functions))) + "/health",
+                await _server(stack, InvokeApi({"f": functions}, token=_TOKEN)) + "/2015-03-31/functions/f/invocations",
+            ]
+            for url in urls:
+                await _send_part(url, b"{}")
+                async with httpx.AsyncClient(trust_env=False) as client:
+                    await client.post(url, content='{"whole": 1}', headers={"Authorization": f"Bearer {_TOKEN}"})
+            assert len(functions.payloads) == len(urls)
+            assert all(b"whole" in payload for payload in functions.payloads)
+
+    asyncio.run(story())
+
+
+class _Recorder:
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+
+    async def invoke(self, payload: bytes, *, trace_id: str | None = None) -> Invocation:
+        self.payloads.append(payload)
+        return Invocation(str(trace_id), b'{"statusCode": 200, "body": ""}', None, 1.0)
+
+
+async def _send_part(url: str, body: bytes) -> None:
+    """Announce more than is sent, then hang up."""
+    address = httpx.URL(url)
+    head = f"POST {address.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {_TOKEN}\r\nContent-Length: 100\r\n\r\n"
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(head.encode() + body)
+    writer.write_eof()
+    await reader.read()
+    writer.close()
 
 
 def _raw(running: Running, head: str) -> httpx.Response:

@@ -9,12 +9,14 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local import service
+from local.asgi import listen
 from local.lambda_runtime import Function, Invocation, PayloadTooLargeError, ThrottledError
 from local.runtime_api import MAX_PAYLOAD_BYTES, Event, Exchange, RuntimeApi
 from local.sandbox import Launch
@@ -115,6 +117,46 @@ def test_a_handler_sees_its_request_id_deadline_and_arn(probe: Probe) -> None:
         assert seen["environment"]["_X_AMZN_TRACE_ID"].startswith("Root=1-")
 
     probe.run(story)
+
+
+def test_a_sandbox_that_cannot_be_started_leaves_its_port_to_the_next(probe: Probe) -> None:
+    async def story(function: Function) -> None:
+        probe.log.mkdir()
+        for _ in range(2):
+            with pytest.raises(IsADirectoryError):
+                await _call(function)
+        probe.log.rmdir()
+        assert _answer(await _call(function, n=1))["echo"] == {"n": 1}
+
+    probe.run(story)
+
+
+def test_a_response_that_is_cut_off_settles_nothing() -> None:
+    async def story() -> None:
+        api = RuntimeApi(ports=1)
+        await api.open()
+        exchange = Exchange()
+        port = api.attach(exchange)
+        outcome = exchange.offer(Event("id", b"{}", 0, "arn", "trace"))
+        head = b"POST /2018-06-01/runtime/invocation/id/response HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n"
+        for body in (b'{"cut": 1', b'{"whole": 1}'):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head + body)
+            writer.write_eof()
+            await reader.read()
+            writer.close()
+        assert (await outcome).payload == b'{"whole": 1}'
+        await api.close()
+
+    asyncio.run(story())
+
+
+def test_a_port_that_somebody_listens_on_is_taken() -> None:
+    with closing(listen()) as door:
+        port = door.getsockname()[1]
+        assert not service.is_free(port)
+        with pytest.raises(OSError, match="in use"):
+            listen(port)
 
 
 def test_a_sandbox_sees_nothing_of_the_shell_that_started_it(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:

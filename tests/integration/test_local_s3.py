@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
+import boto3
 import httpx
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
@@ -419,7 +420,7 @@ def test_a_url_that_expired_or_was_changed_opens_nothing(place: Place) -> None:
     url = place.s3.generate_presigned_url("get_object", {"Bucket": place.bucket, "Key": "secret"}, ExpiresIn=60)
     assert code(httpx.get(url.replace("X-Amz-Expires=60", "X-Amz-Expires=61"))) == (403, "SignatureDoesNotMatch")
     old = url.replace(url.partition("X-Amz-Date=")[2][:16], "20200101T000000Z").replace(
-        url.partition("Credential=LOCALRAG%2F")[2][:8], "20200101"
+        url.partition(f"Credential={place.server.credentials.access_key_id}%2F")[2][:8], "20200101"
     )
     assert code(httpx.get(old)) == (403, "AccessDenied")
     assert "Request has expired" in httpx.get(old).text
@@ -434,6 +435,13 @@ def test_nobody_in_particular_may_do_nothing(place: Place) -> None:
     assert code(httpx.post(f"{place.server.url}/moto-api/reset")) == (403, "AccessDenied")
     assert code(httpx.get(f"{url}?AWSAccessKeyId=LOCALRAG&Expires=99999999999&Signature=x")) == (400, "InvalidRequest")
     assert place.head("secret")["ContentLength"] == 4
+
+
+def test_any_key_in_a_header_opens_the_bucket(place: Place) -> None:
+    strange = {"aws_access_key_id": "AKIAIOSFODNN7EXAMPLE", "aws_secret_access_key": "x", "aws_session_token": "y"}
+    s3 = boto3.client("s3", endpoint_url=place.server.url, region_name="us-east-1", **strange)  # type: ignore[call-overload]
+    s3.put_object(Bucket=place.bucket, Key="k", Body=b"text")
+    assert place.head("k")["ContentLength"] == 4
 
 
 def test_browsers_are_answered_by_the_rules_of_the_bucket(place: Place) -> None:

@@ -246,18 +246,56 @@ def test_what_would_not_be_kept_is_refused(server: Aws) -> None:
         "sqs",
         endpoint_url=server.url,
         region_name="eu-west-1",
-        aws_access_key_id=aws.ACCESS_KEY_ID,
-        aws_secret_access_key=aws.SECRET_ACCESS_KEY,
+        aws_access_key_id=server.credentials.access_key_id,
+        aws_secret_access_key=server.credentials.secret_access_key,
     )
     with pytest.raises(ClientError, match="one region, us-east-1"):
         elsewhere.create_queue(QueueName="q")
     with pytest.raises(ClientError, match="has no AmazonSSM"):
         server.client("ssm").get_parameter(Name="p")
-    scope = f"Credential={aws.ACCESS_KEY_ID}/20260101/{aws.REGION}/sqs/aws4_request"
+    scope = f"Credential={server.credentials.access_key_id}/20260101/{aws.REGION}/sqs/aws4_request"
     old = httpx.post(
         server.url, data={"Action": "ListQueues"}, headers={"Authorization": f"AWS4-HMAC-SHA256 {scope}, x"}
     )
     assert (old.status_code, "update the AWS SDK" in old.text) == (400, True)
+
+
+def test_queues_and_secrets_open_to_the_key_of_the_directory_only(server: Aws, queue: Queue) -> None:
+    ours = server.credentials
+    server.client("secretsmanager").create_secret(Name="guarded", SecretString="s")
+
+    def refusal(service: str, credentials: aws.Credentials, operation: str, **parameters: str) -> tuple[int, str]:
+        named = {"aws_access_key_id": credentials[0], "aws_secret_access_key": credentials[1]}
+        client = boto3.client(service, endpoint_url=server.url, region_name=aws.REGION, **named)  # type: ignore[call-overload]
+        with pytest.raises(ClientError) as error:
+            getattr(client, operation)(**parameters)
+        return error.value.response["ResponseMetadata"]["HTTPStatusCode"], error.value.response["Error"]["Code"]
+
+    stranger, guess = aws.Credentials("LOCALRAG", "x"), aws.Credentials(ours.access_key_id, "guess")
+    assert refusal("secretsmanager", stranger, "get_secret_value", SecretId="guarded") == (403, "InvalidClientTokenId")
+    assert refusal("sqs", stranger, "receive_message", QueueUrl=queue.url) == (403, "InvalidClientTokenId")
+    assert refusal("secretsmanager", guess, "get_secret_value", SecretId="guarded")[1] == "InvalidSignatureException"
+    assert refusal("sqs", guess, "receive_message", QueueUrl=queue.url)[1] == "InvalidSignatureException"
+    unsigned = {"X-Amz-Target": "secretsmanager.ListSecrets", "Authorization": f"Credential=x/1/{aws.REGION}/y/z"}
+    assert httpx.post(server.url, content="{}", headers=unsigned).status_code == 403
+
+
+def test_the_key_of_a_directory_is_its_own_and_for_its_owner_only(server: Aws, tmp_path: Path) -> None:
+    assert aws.kept_credentials(server.directory) == server.credentials
+    assert aws.kept_credentials(tmp_path) != server.credentials
+    assert (server.directory / "credentials").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("host", ["evil.example:{port}", "127.0.0.1:1", "127.0.0.1.evil.example:{port}", "evil", "["])
+def test_a_request_under_another_name_is_refused(server: Aws, host: str) -> None:
+    reply = httpx.get(f"{server.url}/health", headers={"Host": host.format(port=server.port)})
+    assert reply.status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost:{port}", "127.0.0.1:{port}", "[::1]:{port}"])
+def test_a_request_under_a_loopback_name_is_answered(server: Aws, host: str) -> None:
+    reply = httpx.get(f"{server.url}/health", headers={"Host": host.format(port=server.port)})
+    assert reply.status_code == 200
 
 
 def test_secrets_survive_a_kill_with_their_versions_and_arn(server: Aws) -> None:

@@ -20,10 +20,6 @@ import boto3
 import httpx
 import pytest
 
-from local import environment
-from local.environment import FUNCTIONS, Addresses, Model
-from rag.settings import Settings
-
 _ROOT = Path(__file__).resolve().parents[2]
 _SERVICES = ["postgres", "valkey", "aws", "models"]
 
@@ -31,14 +27,14 @@ _SERVICES = ["postgres", "valkey", "aws", "models"]
 class Program:
     """`python -m local.platform` on a directory."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, **variables: str) -> None:
         self.directory = directory
         self.process = subprocess.Popen(
             [sys.executable, "-m", "local.platform", "--data", str(directory), *options],
             cwd=_ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OPENAI_API_KEY": ""},
+            env={**os.environ, "OPENAI_API_KEY": "", **variables},
         )
 
     @property
@@ -235,17 +231,8 @@ def test_a_stop_while_it_starts_leaves_nothing(directory: Path) -> None:
     assert not any(_alive(pid) for pid in children)
 
 
-@pytest.mark.parametrize("row", FUNCTIONS, ids=lambda row: row.name)
-def test_the_environment_of_each_function_is_one_that_the_settings_know(row: environment.FunctionRow) -> None:
-    addresses = Addresses("http://aws", "http://queue", 5432, 6379, 2773, "token")
-    model = Model("http://model/v1", "embedder", 384, "chatter", api_key="sk-secret")
-    variables = environment.environment_of(row, addresses, model)
-    settings = Settings.from_environment(variables)
-    assert settings.database_url == f"postgresql://{row.role}@127.0.0.1:5432/rag"
-    assert "sk-secret" not in str(variables)
-
-
-def test_a_real_model_is_used_when_its_key_is_set() -> None:
-    assert environment.real_model({}) is None
-    model = environment.real_model({"OPENAI_API_KEY": "sk-1", "OPENAI_BASE_URL": "https://models.example/v1"})
-    assert model == Model("https://models.example/v1", "text-embedding-3-small", 1536, "gpt-4.1-mini", api_key="sk-1")
+def test_a_setting_that_cannot_be_used_is_named_before_anything_is_started(directory: Path) -> None:
+    refused = Program(directory, RAG_PARSE_SECONDS="soon")
+    assert refused.process.wait(60) == 1
+    assert "RAG_PARSE_SECONDS=soon cannot be used" in refused.output()
+    assert not directory.exists()

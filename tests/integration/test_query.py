@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 import uuid
@@ -162,6 +163,9 @@ def test_documents_are_listed_in_pages(deployment: Deployment) -> None:
 def test_a_collection_is_made_once_and_keeps_its_language(deployment: Deployment) -> None:
     made = [deployment.ask("POST", "/v1/collections", {"name": "notes", "language": "spanish"}) for _ in range(2)]
     assert [reply.status for reply in made] == [201, 200]
+    deployment.put("a.txt", "Una nota.", collection="notes")
+    again = deployment.ask("POST", "/v1/collections", {"name": "notes", "language": "spanish"}).json
+    assert (again["document_count"], again["created_at"]) == (1, made[0].json["created_at"])
     assert deployment.ask("POST", "/v1/collections", {"name": "notes", "language": "german"}).status == 409
 
 
@@ -227,12 +231,14 @@ BAD: list[tuple[str, str, Any, int]] = [
     ("POST", "/v1/documents", {"key": "../up.txt"}, 422),
     ("POST", "/v1/documents", {"key": "/rooted.txt"}, 422),
     ("POST", "/v1/documents", {"key": "folder/"}, 422),
+    ("POST", "/v1/documents", {"key": "all/${filename}"}, 422),
     ("POST", "/v1/documents", {"key": "a\nb"}, 422),
     ("POST", "/v1/documents", {"key": "x" * 901}, 422),
     ("POST", "/v1/documents", {"key": "ok.txt", "size": -1}, 422),
     ("POST", "/v1/collections", {"name": "x", "language": "klingon"}, 422),
     ("GET", "/v1/documents/not-a-uuid", None, 422),
     ("GET", "/v1/nothing", None, 404),
+    ("GET", "/v1/documents/", None, 404),
     ("PUT", "/v1/search", {}, 405),
 ]
 
@@ -254,7 +260,10 @@ def test_a_body_that_is_not_json_is_refused(deployment: Deployment, body: str) -
     assert reply.status in {400, 422}
 
 
-@pytest.mark.parametrize("cursor", ["nonsense", "bnVsbA==", "WzEsMl0=", "WyJhIiwgIlx1MDAwMCJd", "é"])
+CURSORS = ["null", "[1,2]", '["a", "\\u0000"]', '["a", "\\ud800"]', '["a"]', "[" * 20_000]
+
+
+@pytest.mark.parametrize("cursor", ["nonsense", "é", *(base64.urlsafe_b64encode(c.encode()).decode() for c in CURSORS)])
 def test_a_cursor_that_was_not_given_is_refused(deployment: Deployment, cursor: str) -> None:
     event = {"queryStringParameters": {"cursor": cursor}, "multiValueQueryStringParameters": {"cursor": [cursor]}}
     assert deployment.ask("GET", "/v1/documents", **event).status == 400
@@ -283,6 +292,14 @@ def test_health_names_what_is_down(deployment: Deployment) -> None:
     limping = deployment.ask("GET", "/ready", anonymous=True)
     assert (limping.status, limping.json["checks"]["cache"]) == (200, "down")
     assert limping.json["status"] == "degraded"
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_a_probe_may_ask_by_head(deployment: Deployment, path: str) -> None:
+    reply = deployment.ask("HEAD", path, anonymous=True)
+    assert (reply.status, reply.raw["body"]) == (200, "")
+    dead = deployment.database.dsn("rag_query").replace(str(deployment.database.server.port), "1")
+    assert deployment.ask("HEAD", path, anonymous=True, database_url=dead).status == 503
 
 
 def test_a_cache_that_is_away_changes_no_answer(filled: Deployment) -> None:

@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 
 from rag import ingestion, lexical, ranking
-from rag.errors import InvalidRequestError, NotAuthorizedError, NotFoundError, UnavailableError
+from rag.errors import ConflictError, InvalidRequestError, NotAuthorizedError, NotFoundError, UnavailableError
 from rag.migrations import MigrationError, ensure_space, migrate
 from rag.store.access import KeyStore, TenantStore
 from rag.store.catalog import Catalog
@@ -344,7 +344,7 @@ def test_two_tenants_cannot_share_a_name(world: World) -> None:
 def test_vectors_of_two_models_are_never_compared(world: World) -> None:
     world.put("here.txt", "text")
     other = SearchStore(world.search.database, EmbeddingSpace("another-model", 4))
-    with pytest.raises(UnavailableError, match=r"test-model .* another-model"):
+    with pytest.raises(ConflictError, match=r"test-model .* another-model"):
         replace(world, search=other).find("text")
 
 

@@ -30,7 +30,7 @@ class FakeBucket:
     versions: list[str | None]
     content: bytes = b""
 
-    def head(self, object_key: str) -> ObjectVersion | None:
+    def head(self, object_key: str, *, hurried: bool = False) -> ObjectVersion | None:
         name = self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
         return ObjectVersion(name, "etag", len(self.content)) if name else None
 

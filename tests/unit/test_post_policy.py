@@ -17,6 +17,7 @@ from local.aws.errors import S3Error
 from local.aws.signature import scope, signature
 
 BUCKET = "documents"
+KEY = aws.Credentials("LOCALRAG", "the secret")
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,8 @@ def s3() -> Any:
         "s3",
         endpoint_url="http://127.0.0.1:1",
         region_name=aws.REGION,
-        aws_access_key_id=aws.ACCESS_KEY_ID,
-        aws_secret_access_key=aws.SECRET_ACCESS_KEY,
+        aws_access_key_id=KEY.access_key_id,
+        aws_secret_access_key=KEY.secret_access_key,
         config=Config(signature_version="s3v4"),
     )
 
@@ -39,7 +40,7 @@ def form(s3: Any, conditions: list[Any], fields: dict[str, str] | None = None, k
 def own_form(policy: Any, **fields: str) -> dict[str, str]:
     """A form with any policy, correctly signed."""
     day = datetime.now(UTC).strftime("%Y%m%d")
-    of = scope(f"{aws.ACCESS_KEY_ID}/{day}/{aws.REGION}/s3/aws4_request")
+    of = scope(f"{KEY.access_key_id}/{day}/{aws.REGION}/s3/aws4_request", KEY)
     text = base64.b64encode(json.dumps(policy).encode()).decode()
     return {
         "key": "k",
@@ -47,24 +48,28 @@ def own_form(policy: Any, **fields: str) -> dict[str, str]:
         "x-amz-algorithm": "AWS4-HMAC-SHA256",
         "x-amz-credential": f"{of.access_key_id}/{of.text}",
         "x-amz-date": datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"),
-        "x-amz-signature": signature(text, of),
+        "x-amz-signature": signature(text, of, KEY),
         **fields,
     }
 
 
 def refusal(fields: dict[str, str], *, now: datetime | None = None, bucket: str = BUCKET) -> S3Error:
     with pytest.raises(S3Error) as error:
-        post_policy.check(fields, bucket=bucket, now=now or datetime.now(UTC))
+        post_policy.check(fields, bucket=bucket, now=now or datetime.now(UTC), credentials=KEY)
     return error.value
 
 
 def test_a_form_as_boto3_signs_it_is_accepted_with_its_size_limits(s3: Any) -> None:
-    limits = post_policy.check(form(s3, [["content-length-range", 1, 1000]]), bucket=BUCKET, now=datetime.now(UTC))
+    limits = post_policy.check(
+        form(s3, [["content-length-range", 1, 1000]]), bucket=BUCKET, now=datetime.now(UTC), credentials=KEY
+    )
     assert (limits.smallest, limits.largest) == (1, 1000)
 
 
 def test_a_file_outside_the_range_is_refused_with_both_sizes(s3: Any) -> None:
-    limits = post_policy.check(form(s3, [["content-length-range", 2, 4]]), bucket=BUCKET, now=datetime.now(UTC))
+    limits = post_policy.check(
+        form(s3, [["content-length-range", 2, 4]]), bucket=BUCKET, now=datetime.now(UTC), credentials=KEY
+    )
     limits.refuse_above(4)
     limits.refuse_below(2)
     with pytest.raises(S3Error) as large:
@@ -105,7 +110,7 @@ def test_a_form_for_one_bucket_does_not_open_another(s3: Any) -> None:
 
 
 def test_fields_that_begin_with_x_ignore_need_no_condition(s3: Any) -> None:
-    post_policy.check({**form(s3, []), "x-ignore-me": "1"}, bucket=BUCKET, now=datetime.now(UTC))
+    post_policy.check({**form(s3, []), "x-ignore-me": "1"}, bucket=BUCKET, now=datetime.now(UTC), credentials=KEY)
 
 
 def test_a_condition_on_a_field_that_is_absent_fails(s3: Any) -> None:
@@ -127,7 +132,7 @@ def test_a_condition_on_a_field_that_is_absent_fails(s3: Any) -> None:
 def test_conditions_compare_as_they_say(s3: Any, condition: Any, value: str, *, accepted: bool) -> None:
     fields = {**form(s3, [condition]), "content-type": value}
     if accepted:
-        post_policy.check(fields, bucket=BUCKET, now=datetime.now(UTC))
+        post_policy.check(fields, bucket=BUCKET, now=datetime.now(UTC), credentials=KEY)
     else:
         assert refusal(fields).code == "AccessDenied"
 

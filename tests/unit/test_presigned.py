@@ -14,6 +14,7 @@ from local import aws
 from local.aws import presigned
 from local.aws.errors import S3Error
 
+KEY = aws.Credentials("LOCALRAG", "the secret")
 HOST = "127.0.0.1:9999"
 
 
@@ -22,8 +23,8 @@ def url(operation: str = "get_object", key: str = "a/b c+é.txt", **params: Any)
         "s3",
         endpoint_url=f"http://{HOST}",
         region_name=aws.REGION,
-        aws_access_key_id=aws.ACCESS_KEY_ID,
-        aws_secret_access_key=params.pop("secret", aws.SECRET_ACCESS_KEY),
+        aws_access_key_id=KEY.access_key_id,
+        aws_secret_access_key=params.pop("secret", KEY.secret_access_key),
         config=Config(signature_version="s3v4"),
     )
     return str(client.generate_presigned_url(operation, Params={"Bucket": "b", "Key": key, **params}, ExpiresIn=60))
@@ -32,7 +33,8 @@ def url(operation: str = "get_object", key: str = "a/b c+é.txt", **params: Any)
 def check(address: str, method: str = "GET", *, now: datetime | None = None, **headers: str) -> None:
     parts = urlsplit(address)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    presigned.check(method, parts.path, parts.query, {"host": HOST, **named}, now=now or datetime.now(UTC))
+    headers = {"host": HOST, **named}
+    presigned.check(method, parts.path, parts.query, headers, now=now or datetime.now(UTC), credentials=KEY)
 
 
 def refusal(address: str, method: str = "GET", *, now: datetime | None = None, **headers: str) -> S3Error:
@@ -90,7 +92,7 @@ def test_parameters_that_make_no_sense_are_named(old: str, new: str) -> None:
 
 
 def test_an_unknown_access_key_is_not_in_the_records() -> None:
-    assert refusal(url().replace(aws.ACCESS_KEY_ID, "NOBODY")).code == "InvalidAccessKeyId"
+    assert refusal(url().replace(KEY.access_key_id, "NOBODY")).code == "InvalidAccessKeyId"
 
 
 def test_metadata_that_was_not_signed_cannot_be_added() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import rag
 from local import environment
+from local.aws import Credentials
 from rag.settings import PREFIX, Settings
 from rag.store.statements import statements
 
@@ -118,7 +119,7 @@ def test_every_event_file_is_used_by_a_test() -> None:
 
 def test_the_laptop_sets_only_what_can_be_set() -> None:
     every = {PREFIX + name.upper() for name in Settings.model_fields}
-    addresses = environment.Addresses("http://aws", "http://queue", 1, 2, 3, "token")
+    addresses = environment.Addresses("http://aws", "http://queue", 1, 2, 3, "token", Credentials("id", "secret"))
     model = environment.local_model("http://model/v1")
     for row in environment.FUNCTIONS:
         given = environment.environment_of(row, addresses, model)

@@ -89,15 +89,16 @@ class Cache:
         name, owner = FLIGHT + key, secrets.token_hex(8)
         until = time.monotonic() + wait_seconds
         value = None
-        while not self._takes_off(name, owner) and self.available and time.monotonic() < until:
+        mine = self._takes_off(name, owner)
+        while not mine and value is None and self.available and time.monotonic() < until:
             time.sleep(0.02)
+            mine = self._takes_off(name, owner)
+            # Looked for even by who may compute it now: the one before stores first and lands then.
             value = self.get(key)
-            if value is not None:
-                break
         try:
             yield value
         finally:
-            if value is None:
+            if mine:
                 self._call(lambda client: client.eval(_RELEASE, 1, name, owner))
 
     def _takes_off(self, name: str, owner: str) -> bool:

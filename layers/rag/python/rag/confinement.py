@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import platform
 import resource
 import signal
@@ -19,19 +20,22 @@ _MEBIBYTE = 1024 * 1024
 _FILE_BYTES = 16 * _MEBIBYTE
 _OPEN_FILES = 64
 
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _LOAD_WORD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x35, 0x06  # classic BPF, <linux/bpf_common.h>
-_NUMBER_OFFSET, _ARCHITECTURE_OFFSET = 0, 4  # in struct seccomp_data
+_NUMBER_OFFSET, _ARCHITECTURE_OFFSET, _FIRST_ARGUMENT_OFFSET = 0, 4, 16  # in struct seccomp_data; little-endian
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
 _X32_CALLS = 0x40000000  # x86-64's second calling convention, which would pass by the numbers below
 
-# socket bind listen accept connect sendto execve execveat ptrace kill process_vm_readv process_vm_writev
-# io_uring_setup pidfd_open, by machine: <asm/unistd.h>. Not socketpair: kreuzberg's runtime talks to itself over one.
+# socket bind listen accept connect sendto execve execveat ptrace kill tkill rt_sigqueueinfo rt_tgsigqueueinfo
+# pidfd_send_signal pidfd_open pidfd_getfd process_vm_readv process_vm_writev process_madvise io_uring_setup, by
+# machine: <asm/unistd.h>. Not socketpair: kreuzberg's runtime talks to itself over one.
 _REFUSED_CALLS = {
-    "x86_64": (0xC000003E, (41, 49, 50, 43, 42, 44, 59, 322, 101, 62, 310, 311, 425, 434)),
-    "aarch64": (0xC00000B7, (198, 200, 201, 202, 203, 206, 221, 281, 117, 129, 270, 271, 425, 434)),
+    "x86_64": (41, 49, 50, 43, 42, 44, 59, 322, 101, 62, 200, 129, 297, 424, 434, 438, 310, 311, 440, 425),
+    "aarch64": (198, 200, 201, 202, 203, 206, 221, 281, 117, 129, 130, 138, 240, 424, 434, 438, 270, 271, 440, 425),
 }
+# The architecture as the kernel names it, and tgkill: by it abort() ends a process, so to oneself it is allowed.
+_MACHINES = {"x86_64": (0xC000003E, 234), "aarch64": (0xC00000B7, 131)}
 _REFUSED_EVENTS = ("socket.", "subprocess.", "os.exec", "os.posix_spawn", "os.system", "os.kill")
 
 
@@ -57,6 +61,12 @@ def confine(bounds: Bounds) -> None:
         sys.addaudithook(_refuse_event)
 
 
+def hide_memory() -> None:
+    """Keep other processes of this user out of this one's memory and environment, also by /proc; but not root's."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def _limit(what: int, value: int) -> None:
     """The soft limit and, a second or byte above it, the hard one; a limit already lower stays."""
     _, hard = resource.getrlimit(what)
@@ -77,7 +87,7 @@ def _filter_system_calls() -> bool:
     """Whether the kernel now refuses the calls above; False where it cannot."""
     if sys.platform != "linux" or platform.machine() not in _REFUSED_CALLS:
         return False
-    program = _program(*_REFUSED_CALLS[platform.machine()])
+    program = _program(*_MACHINES[platform.machine()], _REFUSED_CALLS[platform.machine()])
     code = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -86,9 +96,9 @@ def _filter_system_calls() -> bool:
     return bool(prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_char_p(header), 0, 0) == 0)
 
 
-def _program(architecture: int, refused: tuple[int, ...]) -> bytes:
-    """The filter: kill on a foreign architecture, refuse the listed calls (EPERM), allow the rest."""
-    to_refusal = len(refused) + 1
+def _program(architecture: int, tgkill: int, refused: tuple[int, ...]) -> bytes:
+    """The filter: kill on a foreign architecture; refuse the listed calls, and tgkill of others; allow the rest."""
+    to_refusal = len(refused) + 4
     steps = [
         (_LOAD_WORD, 0, 0, _ARCHITECTURE_OFFSET),
         (_JUMP_EQUAL, 1, 0, architecture),
@@ -96,6 +106,9 @@ def _program(architecture: int, refused: tuple[int, ...]) -> bytes:
         (_LOAD_WORD, 0, 0, _NUMBER_OFFSET),
         (_JUMP_GREATER_EQUAL, to_refusal, 0, _X32_CALLS),
         *((_JUMP_EQUAL, to_refusal - 1 - index, 0, number) for index, number in enumerate(refused)),
+        (_JUMP_EQUAL, 0, 2, tgkill),
+        (_LOAD_WORD, 0, 0, _FIRST_ARGUMENT_OFFSET),
+        (_JUMP_EQUAL, 0, 1, os.getpid()),
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _REFUSE),
     ]

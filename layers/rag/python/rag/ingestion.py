@@ -34,7 +34,7 @@ RESERVE_SECONDS = 20.0
 
 
 class Bucket(Protocol):
-    def head(self, object_key: str) -> ObjectVersion | None: ...
+    def head(self, object_key: str, *, hurried: bool = False) -> ObjectVersion | None: ...
     def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes: ...
 
 
@@ -157,7 +157,7 @@ def _forget(location: Location, *, bucket: Bucket, store: Store) -> Outcome | No
         location,
         collection,
         Ingestion("forgotten", started_at),
-        unchanged=lambda: bucket.head(location.object_key) is None,
+        unchanged=lambda: bucket.head(location.object_key, hurried=True) is None,
     )
     return Outcome("forgotten") if gone else None
 
@@ -282,7 +282,7 @@ def _fail(
 
 def _unchanged(location: Location, version: ObjectVersion, bucket: Bucket) -> Callable[[], bool]:
     def unchanged() -> bool:
-        now = bucket.head(location.object_key)
+        now = bucket.head(location.object_key, hurried=True)
         return now is not None and now.version_id == version.version_id
 
     return unchanged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -16,6 +16,7 @@ from rag.types import EmbeddingSpace
 
 _FILE = re.compile(r"^(\d{4})_(\w+)\.sql$")
 _LOCK = 0x5241_4700  # one migration at a time, whoever starts it
+CONNECT_SECONDS = 5
 
 _HISTORY = b"""
 create table if not exists schema_migrations (
@@ -34,22 +35,24 @@ class MigrationError(RagError):
 def migrate(url: str, password: str | None = None) -> list[str]:
     """Apply what has not been applied, as rag_owner, and return the names; nothing happens when run again.
 
-    MigrationError when an applied file was changed since, or is unknown to this code's history.
+    MigrationError when an applied file was changed since, or is unknown to this code.
     """
-    with psycopg.connect(url, password=password, autocommit=True) as connection:
+    with _connected(url, password) as connection:
         connection.execute("select pg_advisory_lock(%s)", [_LOCK])
         connection.execute(_HISTORY)
         applied: dict[int, str] = dict(connection.execute("select version, digest from schema_migrations").fetchall())
+        found = _files()
+        _refuse_unknown(applied, found)
         return [
             _apply(connection, version, name, text)
-            for version, name, text in _files()
+            for version, name, text in found
             if not _is_applied(applied, version, name, text)
         ]
 
 
 def ensure_space(url: str, space: EmbeddingSpace, password: str | None = None) -> None:
     """Make the deployment's embedding space known; nothing happens when it is."""
-    with psycopg.connect(url, password=password, autocommit=True) as connection:
+    with _connected(url, password) as connection:
         connection.execute(
             "insert into embedding_spaces (model, dimensions) values (%s, %s) on conflict do nothing",
             [space.model, space.dimensions],
@@ -58,7 +61,7 @@ def ensure_space(url: str, space: EmbeddingSpace, password: str | None = None) -
 
 def set_passwords(url: str, passwords: Mapping[str, str], password: str | None = None) -> None:
     """Give each role its password, hashed here so that none reaches the server or its log."""
-    with psycopg.connect(url, password=password, autocommit=True) as connection:
+    with _connected(url, password) as connection:
         for role, secret in passwords.items():
             hashed = connection.pgconn.encrypt_password(secret.encode(), role.encode(), b"scram-sha-256")
             connection.execute(
@@ -66,11 +69,22 @@ def set_passwords(url: str, passwords: Mapping[str, str], password: str | None =
             )
 
 
+def _connected(url: str, password: str | None) -> psycopg.Connection[Any]:
+    return psycopg.connect(url, password=password, autocommit=True, connect_timeout=CONNECT_SECONDS)
+
+
 def _files() -> list[tuple[int, str, str]]:
     entries = (_FILE.match(entry.name) for entry in files("rag").joinpath("sql/migrations").iterdir())
     found = sorted((int(match[1]), match[0]) for match in entries if match)
     folder = files("rag").joinpath("sql/migrations")
     return [(version, name, folder.joinpath(name).read_text(encoding="utf-8")) for version, name in found]
+
+
+def _refuse_unknown(applied: Mapping[int, str], known: Sequence[tuple[int, str, str]]) -> None:
+    unknown = sorted(applied.keys() - {version for version, _, _ in known})
+    if unknown:
+        msg = f"the database has migrations that this code does not know ({unknown}): deploy the newer code"
+        raise MigrationError(msg)
 
 
 def _is_applied(applied: Mapping[int, str], version: int, name: str, text: str) -> bool:

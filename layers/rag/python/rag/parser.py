@@ -8,6 +8,7 @@ One helper process without this one's environment waits with the parsers loaded 
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import shutil
@@ -22,6 +23,7 @@ import weakref
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from rag import confinement
 from rag.confinement import Bounds
 from rag.errors import DocumentError
 from rag.types import Parsed, Section
@@ -43,13 +45,11 @@ class Parser:
         self,
         *,
         wall_seconds: float = 60.0,
-        cpu_seconds: int = 60,
         memory_mebibytes: int = 1024,
-        file_bytes: int = 100_000_000,
         text_characters: int = 64_000_000,
     ) -> None:
-        self._bounds = Bounds(wall_seconds, cpu_seconds, memory_mebibytes, text_characters)
-        self._file_bytes = file_bytes
+        # More processor than wall-clock time is only used by threads that nobody asked for.
+        self._bounds = Bounds(wall_seconds, math.ceil(wall_seconds), memory_mebibytes, text_characters)
         self._helper: _Helper | None = None
         self._lock = threading.Lock()
 
@@ -58,14 +58,11 @@ class Parser:
 
         Raises DocumentError for whatever keeps it from being indexed, bounds included; the message says what to do.
         """
-        size = path.stat().st_size
-        if size > self._file_bytes:
-            raise DocumentError("TOO_LARGE", f"The file has {size} bytes; at most {self._file_bytes} are read.")
         with self._lock:
             try:
                 return self._parsed(path, name)
-            except _HelperLostError:
-                # Killed from outside, which says nothing about the document: once more, with a new helper.
+            except _KilledError:
+                # Which does not say whether the document was why: once more, in a new child.
                 return self._parsed_at_last(path, name)
 
     def close(self) -> None:
@@ -76,17 +73,20 @@ class Parser:
     def _parsed_at_last(self, path: Path, name: str) -> Parsed:
         try:
             return self._parsed(path, name)
-        except _HelperLostError as error:
-            raise DocumentError("INTERNAL", "The parser ended twice while reading this document.") from error
+        except _KilledError as error:
+            raise error.verdict from error
 
     def _parsed(self, path: Path, name: str) -> Parsed:
         if self._helper is None:
+            confinement.hide_memory()
             self._helper = _Helper()
-        try:
-            result, ending = self._helper.run(path, name, self._bounds)
-        except (OSError, ValueError) as error:
-            self._drop_helper()
-            raise _HelperLostError from error
+        with path.open("rb") as document:
+            try:
+                result, ending = self._helper.run(document.fileno(), name, self._bounds)
+            except (OSError, ValueError) as error:
+                self._drop_helper()
+                verdict = DocumentError("INTERNAL", "The parser ended twice while reading this document.")
+                raise _KilledError(verdict) from error
         return _interpreted(result, ending)
 
     def _drop_helper(self) -> None:
@@ -95,8 +95,12 @@ class Parser:
             self._helper = None
 
 
-class _HelperLostError(Exception):
-    """The helper process ended or does not answer."""
+class _KilledError(Exception):
+    """The helper or its child was ended from outside; `verdict` is what the document gets when it happens again."""
+
+    def __init__(self, verdict: DocumentError) -> None:
+        super().__init__(str(verdict))
+        self.verdict = verdict
 
 
 class _Helper:
@@ -118,15 +122,16 @@ class _Helper:
             )
         self.stop = weakref.finalize(self, _stop, process, self._channel, directory)
 
-    def run(self, path: Path, name: str, bounds: Bounds) -> tuple[bytes, dict[str, Any]]:
+    def run(self, document: int, name: str, bounds: Bounds) -> tuple[bytes, dict[str, Any]]:
         """The result's bytes and how the child ended; OSError or ValueError when the helper itself is gone."""
         deadline = time.monotonic() + bounds.wall_seconds + _GRACE_SECONDS
         request = json.dumps({"name": name, "bounds": asdict(bounds)}).encode()
         incoming, outgoing = os.pipe()
         try:
-            with path.open("rb") as document:
-                socket.send_fds(self._channel, [request], [document.fileno(), outgoing])
-            os.close(outgoing)
+            try:
+                socket.send_fds(self._channel, [request], [document, outgoing])
+            finally:
+                os.close(outgoing)
             result = _read_all(incoming, deadline, _BYTES_PER_CHARACTER * bounds.text_characters)
         finally:
             os.close(incoming)
@@ -170,7 +175,7 @@ def _interpreted(result: bytes, ending: dict[str, Any]) -> Parsed:
     if ending["timed_out"]:
         raise DocumentError("PARSE_TIMEOUT", "Reading the document took longer than is allowed.")
     if ending["exit"] != 0:
-        raise _signalled(-ending["exit"], ending["peak_mebibytes"])
+        raise _ended(-ending["exit"], ending["peak_mebibytes"])
     try:
         outcome = json.loads(result)
     except ValueError as error:
@@ -181,9 +186,12 @@ def _interpreted(result: bytes, ending: dict[str, Any]) -> Parsed:
     return Parsed(media_type, tuple(Section(*section) for section in sections), title)
 
 
-def _signalled(number: int, peak_mebibytes: int) -> DocumentError:
-    if number in {signal.SIGXCPU, signal.SIGKILL}:
+def _ended(signal_number: int, peak_mebibytes: int) -> Exception:
+    memory = DocumentError("PARSE_MEMORY", f"Reading the document took too much memory (over {peak_mebibytes} MiB).")
+    if signal_number == signal.SIGKILL:  # the kernel short of memory, or somebody else; the limits below come first
+        return _KilledError(memory)
+    if signal_number == signal.SIGXCPU:
         return DocumentError("PARSE_TIMEOUT", "Reading the document took more processor time than is allowed.")
-    if number == signal.SIGABRT:  # what native code does when an allocation fails
-        return DocumentError("PARSE_MEMORY", f"Reading the document took too much memory (over {peak_mebibytes} MiB).")
-    return DocumentError("CORRUPT", f"The document is damaged: reading it crashed the parser (signal {number}).")
+    if signal_number == signal.SIGABRT:  # what native code does when an allocation fails
+        return memory
+    return DocumentError("CORRUPT", f"The document is damaged: reading it crashed the parser (signal {signal_number}).")

@@ -36,6 +36,7 @@ _SMALLEST_PDF = (
 def main() -> None:
     """Serve until the other end closes."""
     with socket.socket(fileno=int(sys.argv[1])) as channel, contextlib.suppress(ConnectionError):
+        confinement.hide_memory()
         _unpack_libraries()
         while True:
             message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 2)

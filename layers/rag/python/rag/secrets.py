@@ -39,7 +39,7 @@ class Secrets:
             )
             response = connection.getresponse()
             body = response.read()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             msg = "the secrets extension does not answer"
             raise UnavailableError(msg) from error
         finally:
@@ -47,4 +47,12 @@ class Secrets:
         if response.status != http.client.OK:
             msg = f"the secret {secret} cannot be read (status {response.status})"
             raise UnavailableError(msg)
+        return _string(secret, body)
+
+
+def _string(secret: str, body: bytes) -> str:
+    try:
         return str(json.loads(body)["SecretString"])
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"the secret {secret} holds no string"
+        raise UnavailableError(msg) from error

@@ -26,7 +26,7 @@ select c.name, c.language, c.created_at,
   coalesce((select sum(s.document_count) from collection_statistics s where s.tenant_id = c.tenant_id and s.collection_id = c.id), 0)::bigint,
   coalesce((select sum(s.chunk_count) from collection_statistics s where s.tenant_id = c.tenant_id and s.collection_id = c.id), 0)::bigint
 from collections c
-where c.tenant_id = %(tenant)s
+where c.tenant_id = %(tenant)s and (%(name)s::text is null or c.name = %(name)s::text)
 order by c.name
 
 -- lexeme_frequencies --
@@ -105,8 +105,8 @@ where d.tenant_id = %(tenant)s and d.id = %(document)s
 -- Held to the end of the transaction: who changes a document decides alone, and looks at the bucket again under the lock.
 select pg_advisory_xact_lock(hashtextextended(%(document)s::text, 0))
 
--- document_version --
-select version_id, status from documents where tenant_id = %(tenant)s and id = %(document)s
+-- document_exists --
+select true from documents where tenant_id = %(tenant)s and id = %(document)s
 
 -- announce --
 insert into documents (tenant_id, id, collection_id, key, status)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rag.errors import NotFoundError
 from rag.store.collections import create_collection, existing_collection
 from rag.store.database import Database, Transaction
-from rag.types import Collection, CollectionSummary, Document, DocumentQuery, EmbeddingSpace
+from rag.types import CollectionSummary, Document, DocumentQuery, EmbeddingSpace
 
 if TYPE_CHECKING:
     import uuid
@@ -48,14 +48,16 @@ class Catalog:
         return Document(*rows[0])
 
     def collections(self, tenant_id: uuid.UUID) -> list[CollectionSummary]:
-        rows = self.database.read(tenant_id, lambda transaction: transaction.rows("list_collections"))
+        rows = self.database.read(tenant_id, lambda transaction: transaction.rows("list_collections", name=None))
         return [CollectionSummary(*row) for row in rows]
 
-    def create_collection(self, tenant_id: uuid.UUID, name: str, language: str) -> tuple[Collection, bool]:
+    def create_collection(self, tenant_id: uuid.UUID, name: str, language: str) -> tuple[CollectionSummary, bool]:
         """Return the collection of that name, and whether it is new; its language is the one it was made with."""
 
-        def work(transaction: Transaction) -> tuple[Collection, bool]:
+        def work(transaction: Transaction) -> tuple[CollectionSummary, bool]:
             new = create_collection(transaction, self.space, name, language)
-            return existing_collection(transaction, self.space, name), new
+            existing_collection(transaction, self.space, name)  # of this deployment's model, or it says so
+            [row] = transaction.rows("list_collections", name=name)
+            return CollectionSummary(*row), new
 
         return self.database.write(tenant_id, work)

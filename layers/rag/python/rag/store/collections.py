@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from rag.errors import NotFoundError, UnavailableError
+from rag.errors import ConflictError, NotFoundError, UnavailableError
 from rag.store.database import Transaction
 from rag.types import Collection, EmbeddingSpace
 
@@ -13,7 +13,7 @@ DEFAULT_LANGUAGE = "english"
 
 
 def find_collection(transaction: Transaction, space: EmbeddingSpace, name: str) -> Collection | None:
-    """Return the collection, or None; UnavailableError when its vectors are of another model than the deployment's."""
+    """Return the collection, or None; ConflictError when its vectors are of another model than the deployment's."""
     rows = transaction.rows("collection", name=name)
     if not rows:
         return None
@@ -23,7 +23,7 @@ def find_collection(transaction: Transaction, space: EmbeddingSpace, name: str) 
             f"the collection {name!r} was embedded by {model} ({dimensions} dimensions), "
             f"this deployment uses {space.model} ({space.dimensions}): set that model again, or use other collections"
         )
-        raise UnavailableError(msg)
+        raise ConflictError(msg)
     return Collection(*found)
 
 

@@ -144,7 +144,7 @@ class IndexStore:
             transaction.run("lock_document", document=location.document_id)
             if not unchanged():
                 return False
-            if transaction.rows("document_version", document=location.document_id):
+            if transaction.rows("document_exists", document=location.document_id):
                 _count(transaction, location, collection, ())
                 transaction.run("delete_document", document=location.document_id)
                 _record(transaction, location, collection, ingestion)
