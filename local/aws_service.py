@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,20 +80,31 @@ class Aws:
 
     def client(self, service_name: str) -> Any:
         """A boto3 client of `s3`, `sqs` or `secretsmanager` for this server."""
-        import boto3  # noqa: PLC0415  # 0.4 s that starting the server need not pay
         from botocore.config import Config  # noqa: PLC0415
 
         # Without it boto3 would sign URLs and forms by version 2, which S3 takes in its oldest regions only.
         config = Config(signature_version="s3v4") if service_name == "s3" else None
-        return boto3.Session().client(  # type: ignore[call-overload]  # one of three names, not a literal
-            service_name,
-            endpoint_url=self.url,
-            region_name=aws.REGION,
-            aws_access_key_id=self.credentials.access_key_id,
-            aws_secret_access_key=self.credentials.secret_access_key,
-            config=config,
-        )
+        with _making_a_client:
+            return _session().client(
+                service_name,
+                endpoint_url=self.url,
+                region_name=aws.REGION,
+                aws_access_key_id=self.credentials.access_key_id,
+                aws_secret_access_key=self.credentials.secret_access_key,
+                config=config,
+            )
 
     def _ready(self) -> bool:
         with urllib.request.urlopen(f"{self.url}/health", timeout=5) as reply:  # noqa: S310  # our own loopback URL
             return bool(reply.status == 200)
+
+
+# A session reads each service's description once, but only one thread at a time may have a client made.
+_making_a_client = threading.Lock()
+
+
+@functools.cache
+def _session() -> Any:
+    import boto3  # noqa: PLC0415  # 0.4 s that starting the server need not pay
+
+    return boto3.Session()

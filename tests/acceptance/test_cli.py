@@ -21,6 +21,8 @@ import pytest
 
 from local import cli
 
+pytestmark = pytest.mark.slow
+
 RAG = [sys.executable, "-c", "from local.cli import main; main()"]
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -181,7 +183,6 @@ def test_ctrl_c_ends_a_put_and_says_what_goes_on(data: Path, tmp_path: Path) -> 
     assert "The platform goes on with" in said
 
 
-@pytest.mark.slow
 def test_the_demo_shows_three_cited_answers_and_leaves_nothing_behind(tmp_path: Path) -> None:
     # With a model server of the user's that cannot be reached: the demo has its own.
     theirs = {"OPENAI_API_KEY": "sk-none", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "RAG_CHUNK_TOKENS": "many"}
@@ -194,7 +195,6 @@ def test_the_demo_shows_three_cited_answers_and_leaves_nothing_behind(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_the_demo_and_leaves_nothing_behind(tmp_path: Path) -> None:
     own = {**os.environ, "TMPDIR": str(tmp_path)}
     code, said = _interrupted([*RAG, "demo"], own, at="postgres")

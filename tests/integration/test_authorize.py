@@ -13,6 +13,8 @@ from rag import keys
 from rag.errors import UnavailableError
 from tests.integration.deployment import Context, Deployment, sample
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = ("authorize/api_key.json", "authorize/bearer.json")
 SAMPLE_KEY = "rag_aB3dE5gH.secret"
 

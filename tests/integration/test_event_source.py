@@ -22,6 +22,8 @@ from local.lambda_runtime import Function, Invocation
 from local.runtime_api import RuntimeApi
 from local.sandbox import Launch
 
+pytestmark = pytest.mark.slow
+
 _HANDLER = '''
 import json, os, pathlib, time
 

@@ -25,6 +25,8 @@ from local.lambda_runtime import Function, Invocation
 from local.runtime_api import RuntimeApi
 from local.sandbox import Launch
 
+pytestmark = pytest.mark.slow
+
 _TOKEN = "3f2a-admin-token"
 
 _QUERY = """

@@ -14,6 +14,8 @@ import pytest
 from tests import fake_model
 from tests.integration.deployment import BUCKET, Context, Deployment, notification, sample
 
+pytestmark = pytest.mark.slow
+
 DONE: dict[str, Any] = {"batchItemFailures": []}
 SAMPLE_TENANT = "0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11"
 PLACES = ("trains", "canals", "bridges", "tunnels")

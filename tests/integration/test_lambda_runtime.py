@@ -21,6 +21,8 @@ from local.lambda_runtime import Function, Invocation, PayloadTooLargeError, Thr
 from local.runtime_api import MAX_PAYLOAD_BYTES, Event, Exchange, RuntimeApi
 from local.sandbox import Launch
 
+pytestmark = pytest.mark.slow
+
 _PROBE = """
 import os, pathlib, time
 

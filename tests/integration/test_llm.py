@@ -15,6 +15,8 @@ from rag.llm import LLM
 from tests import fake_model
 from tests.fake_model import FakeModel, send, send_json, unit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def model() -> Iterator[FakeModel]:

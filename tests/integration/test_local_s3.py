@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 _numbers = itertools.count(1)
 MEGABYTE = 1024 * 1024
 

@@ -21,6 +21,8 @@ from rag.prompting import NO_ANSWER
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 EMBEDDINGS = "all-MiniLM-L6-v2"
 CHAT = "extractive-minilm-not-an-llm"
 

@@ -23,6 +23,8 @@ from tests.integration.outcomes import LEAK, REFUSED
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.slow
+
 Outcomes = dict[str, Parsed | DocumentError]
 
 _WORDS = {

@@ -20,6 +20,8 @@ import boto3
 import httpx
 import pytest
 
+pytestmark = pytest.mark.slow
+
 _ROOT = Path(__file__).resolve().parents[2]
 _SERVICES = ["postgres", "valkey", "aws", "models"]
 
