@@ -37,6 +37,9 @@ def main(arguments: list[str]) -> NoReturn:
     if options.drop_root and os.geteuid() == 0:
         _drop_root(options.drop_root)
     death = signal.Signals[options.signal]
+    if death != signal.SIGKILL:
+        # What a shell starts in the background ignores SIGINT and SIGQUIT, and so would the command.
+        signal.signal(death, signal.SIG_DFL)
     if sys.platform != "linux":
         _stay(options.command, death)
     # Last before exec: any change of credentials clears it.
