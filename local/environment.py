@@ -35,7 +35,8 @@ Use = Literal["bucket", "queue", "cache", "model", "roles"]
 class FunctionRow:
     """One line of the table; `role` is the database role that it connects as, `uses` what else it is told of.
 
-    A `warm` one has a sandbox before its first event (provisioned concurrency).
+    A `warm` one has a sandbox before its first event (provisioned concurrency); one with `schedule_seconds` is invoked
+    with `{}` so often.
     """
 
     name: str
@@ -45,6 +46,7 @@ class FunctionRow:
     role: str
     uses: frozenset[Use] = frozenset()
     warm: bool = False
+    schedule_seconds: int | None = None
 
     @property
     def handler(self) -> str:
@@ -63,8 +65,9 @@ QUERY = FunctionRow(
 )
 AUTHORIZE = FunctionRow("authorize", 10, 256, concurrency=2, role="rag_authorize", warm=True)
 MIGRATE = FunctionRow("migrate", 300, 256, concurrency=1, role=OWNER, uses=frozenset({"roles", "model"}))
+MAINTAIN = FunctionRow("maintain", 900, 256, concurrency=1, role=OWNER, schedule_seconds=300)
 TENANTS = FunctionRow("tenants", 30, 256, concurrency=1, role="rag_admin", uses=frozenset({"model"}))
-FUNCTIONS = (AUTHORIZE, QUERY, INGEST, MIGRATE, TENANTS)
+FUNCTIONS = (AUTHORIZE, QUERY, INGEST, MIGRATE, MAINTAIN, TENANTS)
 ROLES = tuple(row.role for row in FUNCTIONS if row.role != OWNER)
 
 # As AWS advises: a message must not come back while its function may still be at work on it.

@@ -21,7 +21,7 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
-from local import service
+from local import clock, service
 from local.account import Account
 from local.asgi import listen
 from local.backing import Backing, OnEvent
@@ -148,7 +148,8 @@ def _announced(ready: Ready, backing: Backing, paths: Sequence[Path]) -> Iterato
 @asynccontextmanager
 async def _kept(backing: Backing, account: Account, on_restart: Callable[[], None]) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(backing.keep(on_restart)), group.create_task(account.warm())]
+        works = (backing.keep(on_restart), account.warm(), clock.run(account))
+        tasks = [group.create_task(work) for work in works]
         yield
         for task in tasks:
             task.cancel()

@@ -59,10 +59,10 @@ class MigratedDatabase:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The documents and retrieval sets; a clone without them skips what reads them."""
-    named = os.environ.get("RAG_TEST_DATA")
+    named = os.environ.get("TEST_DATA")
     folder = Path(named or Path(__file__).resolve().parents[2] / "shared" / "data")
     if not folder.is_dir():
-        reason = f"there is no {folder}: the test documents are not part of the repository (set RAG_TEST_DATA)"
+        reason = f"there is no {folder}: the test documents are not part of the repository (set TEST_DATA)"
         # Who names the folder wants these tests run.
         pytest.fail(reason) if named else pytest.skip(reason)
     return folder

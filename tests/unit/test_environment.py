@@ -32,7 +32,7 @@ def test_settings_of_the_user_reach_each_function(row: FunctionRow) -> None:
 
 
 def test_nothing_else_of_the_user_reaches_a_function() -> None:
-    given = dict.fromkeys(shell.OURS | {"RAG_URL", "RAG_API_KEY", "RAG_DATA", "RAG_TEST_DATA", "HOME"}, "elsewhere")
+    given = dict.fromkeys(shell.OURS | {"RAG_URL", "RAG_API_KEY", "RAG_DATA", "TEST_DATA", "HOME"}, "elsewhere")
     assert shell.read({**given, "RAG_LOG_LEVEL": ""}) == shell.Shell()
 
 

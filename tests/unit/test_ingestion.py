@@ -19,7 +19,7 @@ from rag.ingestion import Limits, Outcome
 from rag.types import Collection, DocumentContent, Ingestion, Location, ObjectVersion, Parsed, Section, Vector
 
 HERE = Location(uuid.UUID(int=7), "default", "note.txt")
-DEFAULT = Collection(1, "default", "english", 1, 100.0)
+DEFAULT = Collection(1, "default", "english", 1, 100.0, indexed=False, dimensions=4)
 PLACES = ("trains", "canals", "bridges", "tunnels", "harbours")
 
 

@@ -141,7 +141,7 @@ def test_no_statement_outlives_its_transaction() -> None:
         r"|\bpg(_try)?_advisory_lock\b|\bset_config\([^()]*,\s*false\s*\)|\bwith\s+hold\b",
         re.IGNORECASE,
     )
-    parts = [(name, part) for name, sql in statements().items() for part in sql.decode().split(";")]
+    parts = [(name, part) for name, sql in statements().items() for part in sql.split(";")]
     assert [name for name, part in parts if outliving.search(part)] == []
 
 

@@ -43,6 +43,12 @@ class Settings(BaseModel):
     min_score: float | None = Field(None, ge=0, le=1, description="Relevance that an answer needs; unset: calibrated.")
     context_tokens: int = Field(3000, ge=100, description="Tokens of passages in a prompt.")
     answer_tokens: int = Field(500, ge=16, description="Tokens that an answer may have.")
+    index_chunks: int = Field(
+        10_000, ge=1, description="A collection with more chunks gets indexes; for maintain only."
+    )
+    index_memory_mib: int = Field(
+        256, ge=16, description="Memory of the database to build an index in; for maintain only."
+    )
     cache_ttl_seconds: int = Field(1800, ge=1, description="How long an answer or embedding stays in the cache.")
     request_seconds: float = Field(25, gt=0, description="Time for one request when the platform gives more.")
     upload_seconds: int = Field(900, ge=60, le=3600, description="How long a presigned upload is valid.")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rag.store.catalog import Catalog
     from rag.store.database import Database
     from rag.store.index import IndexStore
+    from rag.store.maintenance import IndexMaintenance
     from rag.store.search import SearchStore
 
 
@@ -70,6 +71,18 @@ def index_store() -> IndexStore:
     from rag.store.index import IndexStore  # noqa: PLC0415
 
     return IndexStore(database(), embedding_space())
+
+
+@cache
+def index_maintenance() -> IndexMaintenance:
+    from rag.store.maintenance import IndexMaintenance  # noqa: PLC0415
+
+    return IndexMaintenance(
+        settings().database_url,
+        lambda: secret(settings().database_secret),
+        threshold=settings().index_chunks,
+        memory_mib=settings().index_memory_mib,
+    )
 
 
 @cache

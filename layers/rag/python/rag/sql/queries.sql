@@ -1,16 +1,25 @@
 -- Every statement that the product runs, by name. Read by rag.store.statements; parameters are always bound.
 
 -- begin_read --
--- One snapshot for everything a request reads; the tenant is the transaction's own and ends with it.
+-- One snapshot for everything a request reads; the tenant is the transaction's own and ends with it, as does how an
+-- HNSW index is searched: as wide as a leg is long, and on until the leg is full whatever a filter takes away.
 begin isolation level repeatable read, read only;
-select set_config('app.tenant', %(tenant)s, true)
+select set_config('app.tenant', %(tenant)s, true),
+  set_config('hnsw.ef_search', '100', true),
+  set_config('hnsw.iterative_scan', 'relaxed_order', true)
 
 -- begin_write --
 begin isolation level read committed;
 select set_config('app.tenant', %(tenant)s, true)
 
 -- collection --
-select c.id, c.name, c.language, c.space_id, c.average_length, s.model, s.dimensions
+-- `indexed` once both indexes of its own are there and valid; until then it is searched exactly.
+select c.id, c.name, c.language, c.space_id, c.average_length,
+  (
+    select count(*) = 2 from pg_index
+    where indisvalid and indexrelid in (to_regclass('embeddings_of_' || c.id), to_regclass('chunks_of_' || c.id))
+  ) as indexed,
+  s.dimensions, s.model
 from collections c join embedding_spaces s on s.id = c.space_id
 where c.tenant_id = %(tenant)s and c.name = %(name)s
 
@@ -43,27 +52,52 @@ select
     ) as frequencies
   ), '{}')
 
+-- wanted --
+-- Part of the statements below: the documents that a filter lets through. Planned away where nothing is filtered.
+select id, chunk_count from documents
+where %(filtered)s and tenant_id = %(tenant)s and collection_id = %(collection)s
+  and (%(document_ids)s::uuid[] is null or id = any (%(document_ids)s::uuid[]))
+  and (%(keys)s::text[] is null or key = any (%(keys)s::text[]))
+  and (%(key_prefix)s::text is null or starts_with(key, %(key_prefix)s::text))
+  and (%(media_types)s::text[] is null or media_type = any (%(media_types)s::text[]))
+
+-- filtered_chunks --
+-- How many chunks a filter lets through and, where they are few enough to be looked at one by one, of which documents.
+with wanted as ({wanted})
+select coalesce(sum(chunk_count), 0)::bigint, case when sum(chunk_count) <= %(most)s then array_agg(id) end from wanted
+
 -- candidates --
--- The best chunks of each leg, each with its score in both. A leg that was not asked for is planned away, as is a filter that is not set.
-with wanted as (
-  select id from documents
-  where %(filtered)s and tenant_id = %(tenant)s and collection_id = %(collection)s
-    and (%(document_ids)s::uuid[] is null or id = any (%(document_ids)s::uuid[]))
-    and (%(keys)s::text[] is null or key = any (%(keys)s::text[]))
-    and (%(key_prefix)s::text is null or starts_with(key, %(key_prefix)s::text))
-    and (%(media_types)s::text[] is null or media_type = any (%(media_types)s::text[]))
-), dense as (
-  select chunk_id from embeddings
-  where %(dense)s and tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
-    and (not %(filtered)s or document_id in (select id from wanted))
-  order by embedding <=> %(embedding)s::halfvec
-  limit %(limit)s
+-- The best chunks of each leg, each with its score in both. What was not asked for is planned away: a leg, a filter, and
+-- either the exact search or the one by the collection's own indexes, which only this form of each expression matches.
+with wanted as ({wanted}), dense as (
+  (
+    select chunk_id from embeddings
+    where %(dense)s and not %(indexed)s and tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
+      and (%(within)s::uuid[] is null or document_id = any (%(within)s::uuid[]))
+      and (not %(filtered)s or document_id in (select id from wanted))
+    order by embedding <=> %(embedding)s::halfvec
+    limit %(limit)s
+  ) union all (
+    select chunk_id from embeddings
+    where %(dense)s and %(indexed)s and tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
+      and (not %(filtered)s or document_id in (select id from wanted))
+    order by embedding::halfvec({width}) <=> %(embedding)s::halfvec
+    limit %(limit)s
+  )
 ), lexical as (
-  select id as chunk_id, lexical <#> %(question)s::sparsevec as negated from chunks
-  where %(lexical)s and tenant_id = %(tenant)s and collection_id = %(collection)s
-    and (not %(filtered)s or document_id in (select id from wanted))
-  order by lexical <#> %(question)s::sparsevec
-  limit %(limit)s
+  (
+    select id as chunk_id, lexical <#> %(question)s::sparsevec as negated from chunks
+    where %(lexical)s and not %(indexed)s and tenant_id = %(tenant)s and collection_id = %(collection)s
+      and (%(within)s::uuid[] is null or document_id = any (%(within)s::uuid[]))
+      and (not %(filtered)s or document_id in (select id from wanted))
+    order by lexical <#> %(question)s::sparsevec
+    limit %(limit)s
+  ) union all (
+    select chunk_id, negated from lexical_candidates(%(collection)s, %(rare)s::int[], %(question)s::sparsevec)
+    where %(lexical)s and %(indexed)s and (not %(filtered)s or document_id in (select id from wanted))
+    order by negated
+    limit %(limit)s
+  )
 ), found as (
   select chunk_id from dense
   union

@@ -17,14 +17,15 @@ def find_collection(transaction: Transaction, space: EmbeddingSpace, name: str) 
     rows = transaction.rows("collection", name=name)
     if not rows:
         return None
-    *found, model, dimensions = rows[0]
-    if (model, dimensions) != (space.model, space.dimensions):
+    *found, model = rows[0]
+    collection = Collection(*found)
+    if (model, collection.dimensions) != (space.model, space.dimensions):
         msg = (
-            f"the collection {name!r} was embedded by {model} ({dimensions} dimensions), "
+            f"the collection {name!r} was embedded by {model} ({collection.dimensions} dimensions), "
             f"this deployment uses {space.model} ({space.dimensions}): set that model again, or use other collections"
         )
         raise ConflictError(msg)
-    return Collection(*found)
+    return collection
 
 
 def existing_collection(transaction: Transaction, space: EmbeddingSpace, name: str) -> Collection:

@@ -38,10 +38,11 @@ class Transaction:
         self.connection = connection
         self.tenant_id = tenant_id
 
-    def rows(self, name: str, /, *, binary: bool = False, **parameters: object) -> list[Row]:
-        """Run the named statement and return all its rows."""
+    def rows(self, name: str, /, *, binary: bool = False, width: int | None = None, **parameters: object) -> list[Row]:
+        """Run the named statement and return all its rows; `width` is of the vectors that it casts, if it does."""
         with self.connection.cursor(binary=binary) as cursor:
-            return cursor.execute(statement(name), {"tenant": self.tenant_id, **parameters}).fetchall()
+            sql = statement(name, width)
+            return cursor.execute(sql, {"tenant": self.tenant_id, **parameters}).fetchall()
 
     def run(self, name: str, /, **parameters: object) -> None:
         """Run the named statement, which returns nothing that matters."""

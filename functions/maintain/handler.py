@@ -1,0 +1,28 @@
+"""Keep the index in shape: on a schedule (`{}`), and when an ingest has made a collection large."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aws_lambda_powertools.metrics import MetricUnit
+
+from rag import telemetry, wiring
+from rag.deadline import Deadline
+from rag.types import JSON
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+logger = telemetry.logger()
+metrics = telemetry.metrics()
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (whatever woke it, there is one thing to do)
+    """Return the indexes that were made and dropped; none when another run is at work, or nothing is to be done."""
+    changes = wiring.index_maintenance().run(Deadline.after(context.get_remaining_time_in_millis() / 1000))
+    for change in changes:
+        logger.info("index changed", index=change.name, action=change.action)
+    metrics.add_metric("IndexesChanged", MetricUnit.Count, len(changes))
+    return {"changes": [change._asdict() for change in changes]}

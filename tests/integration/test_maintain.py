@@ -1,0 +1,151 @@
+"""A large collection gets indexes of its own, and nobody who searches notices but by the time it takes."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import psycopg
+import pytest
+
+from rag.store import search
+from tests.integration.deployment import Context, Deployment, sample
+
+WORDS = [f"{first}{second}" for first in "bcdfghklmnprst" for second in ("arol", "enit", "omun", "ulis")]
+LARGE = 40
+
+
+def maintain(deployment: Deployment, *, threshold: int = LARGE) -> dict[str, str]:
+    """Index → what was done to it, without the collection's number."""
+    from functions.maintain.handler import handler
+
+    with deployment.function("rag_owner", index_chunks=str(threshold)):
+        changes = handler(sample("maintain/schedule.json"), Context())["changes"]
+    return {change["name"].rstrip("0123456789"): change["action"] for change in changes}
+
+
+def fill(deployment: Deployment) -> None:
+    """Four documents of fifteen chunks."""
+    chosen = random.Random(1)
+    for number in range(4):
+        pages = ["# {}\n\n{}.".format(*(" ".join(chosen.choices(WORDS, k=k)) for k in (2, 70))) for _ in range(15)]
+        deployment.put(f"{number % 2}/{number}.md", "\n\n".join(pages))
+
+
+def hits(deployment: Deployment, query: str, **more: Any) -> list[tuple[str, float]]:
+    body = deployment.ask("POST", "/v1/search", {"query": query, "top_k": 20, **more}).json
+    return [(hit["chunk_id"], round(hit["score"], 6)) for hit in body["hits"]]
+
+
+def superuser(deployment: Deployment, statement: str) -> list[Any]:
+    with psycopg.connect(deployment.database.superuser_dsn(), autocommit=True) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def scans(deployment: Deployment) -> dict[str, int]:
+    statement = "select indexrelname, idx_scan from pg_stat_user_indexes where indexrelname ~ '_of_[0-9]+$'"
+    return {name.rstrip("0123456789"): count for name, count in superuser(deployment, statement)}
+
+
+@pytest.fixture
+def large(deployment: Deployment) -> Deployment:
+    fill(deployment)
+    # So few rows are sorted as fast: the index is to be used all the same.
+    superuser(deployment, f"alter role rag_query in database {deployment.database.name} set enable_sort = off")
+    return deployment
+
+
+QUESTIONS = ["barol cenit", "domun", "fulis garol henit karol lomun", "nothing that is there"]
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_a_large_collection_answers_the_same_by_its_indexes(large: Deployment, mode: str) -> None:
+    before = [hits(large, question, mode=mode) for question in QUESTIONS]
+    assert maintain(large) == {"embeddings_of_": "created", "chunks_of_": "created"}
+    assert [hits(large, question, mode=mode) for question in QUESTIONS] == before
+    used = {"dense": {"embeddings_of_"}, "lexical": {"chunks_of_"}, "hybrid": {"embeddings_of_", "chunks_of_"}}[mode]
+    assert {name for name, count in scans(large).items() if count} == used
+    assert maintain(large) == {}
+
+
+def test_a_small_collection_gets_no_index(large: Deployment) -> None:
+    assert maintain(large, threshold=1000) == {}
+
+
+@pytest.mark.parametrize("few", [0, 10_000], ids=["by index", "exactly"])
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_a_filter_takes_nothing_from_the_list_of_a_large_collection(
+    large: Deployment, monkeypatch: pytest.MonkeyPatch, mode: str, few: int
+) -> None:
+    filters = {"key": {"prefix": "1/"}}
+    before = [hits(large, question, mode=mode, filters=filters) for question in QUESTIONS]
+    assert len(before[0]) >= 5
+    maintain(large)
+    monkeypatch.setattr(search, "EXACT_CHUNKS", few)
+    assert [hits(large, question, mode=mode, filters=filters) for question in QUESTIONS] == before
+
+
+def test_a_question_of_common_words_only_looks_at_the_rarest_and_still_fills_its_list(
+    large: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = hits(large, " ".join(WORDS), mode="lexical")
+    maintain(large)
+    monkeypatch.setattr(search, "LEXICAL_BUDGET", 5)
+    assert hits(large, " ".join(WORDS), mode="lexical") == before
+
+
+def test_an_invalid_index_is_never_searched_and_made_again(large: Deployment) -> None:
+    before = hits(large, QUESTIONS[0])
+    maintain(large)
+    broken = "update pg_index set indisvalid = false where indexrelid::regclass::text ~ '^chunks_of_'"
+    superuser(large, broken)
+    assert hits(large, QUESTIONS[0]) == before
+    assert {name for name, count in scans(large).items() if count} == set()
+    changes = maintain(large)
+    assert changes == {"chunks_of_": "created"}
+    assert hits(large, QUESTIONS[0]) == before
+
+
+def test_a_collection_that_shrank_loses_its_indexes(large: Deployment) -> None:
+    maintain(large)
+    assert maintain(large, threshold=LARGE + 40) == {}
+    assert maintain(large, threshold=1000) == {"embeddings_of_": "dropped", "chunks_of_": "dropped"}
+    assert len(hits(large, QUESTIONS[0])) == 20
+
+
+def test_one_run_at_a_time(large: Deployment) -> None:
+    with psycopg.connect(large.database.dsn("rag_owner"), autocommit=True) as other:
+        other.execute("select pg_advisory_lock(hashtextextended('maintenance', 0))")
+        assert maintain(large) == {}
+    assert set(maintain(large)) == {"embeddings_of_", "chunks_of_"}
+
+
+def test_what_is_added_to_an_indexed_collection_is_found_at_once(large: Deployment) -> None:
+    maintain(large)
+    large.put("new.txt", "zyxomma is a dragonfly.")
+    body = large.ask("POST", "/v1/search", {"query": "zyxomma"}).json
+    assert body["hits"][0]["key"] == "new.txt"
+
+
+def test_the_function_that_looks_past_row_security_shows_no_other_tenants_rows(large: Deployment) -> None:
+    stranger, _ = large.tenants.create("second")
+    collections = superuser(large, "select id, tenant_id from collections")
+    lexemes = superuser(large, "select lexemes from chunks limit 1")[0][0]
+    seen = {}
+    with psycopg.connect(large.database.dsn("rag_query"), autocommit=True) as connection:
+        for tenant in (str(large.tenant), str(stranger), ""):
+            connection.execute("select set_config('app.tenant', %s, false)", [tenant])
+            seen[tenant] = sum(
+                len(
+                    connection.execute(
+                        "select * from lexical_candidates(%s, %s, '{}/1000000000')", [of, lexemes]
+                    ).fetchall()
+                )
+                for of, _ in collections
+            )
+        for statement in ("set role rag_definer", "select * from collection_sizes()"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+    assert seen[str(large.tenant)] > 0
+    assert (seen[str(stranger)], seen[""]) == (0, 0)

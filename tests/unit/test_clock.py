@@ -1,0 +1,38 @@
+"""The schedule of functions on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from local import clock
+from local.environment import FunctionRow
+from local.service import ServiceError
+
+
+class Account:
+    """Answers in the place of the functions; fails the first time."""
+
+    def __init__(self) -> None:
+        self.called: list[tuple[str, Any]] = []
+
+    async def call(self, row: FunctionRow, event: Any) -> None:
+        self.called.append((row.name, event))
+        if len(self.called) == 1:
+            raise ServiceError("not this time")
+
+
+def test_a_scheduled_function_is_invoked_again_and_again_even_after_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [FunctionRow(name, 1, 128, 1, "role", schedule_seconds=seconds) for name, seconds in (("a", 0), ("b", None))]
+    soon = FunctionRow("soon", 1, 128, 1, "role", schedule_seconds=1)
+    monkeypatch.setattr(clock, "FUNCTIONS", [*rows, soon])
+    account: Any = Account()
+
+    async def story() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(clock.run(account), 2.5)
+
+    asyncio.run(story())
+    assert account.called == [("soon", {}), ("soon", {})]
