@@ -13,12 +13,6 @@ Mode = Literal["hybrid", "dense", "lexical"]
 Status = Literal["uploaded", "processing", "ready", "failed"]
 Role = Literal["reader", "writer", "admin"]
 
-Scalar: TypeAlias = str | int | float | bool
-Metadata: TypeAlias = dict[str, Scalar | list[str]]  # what users say of a document (rag/metadata.py)
-
-# A value or a list (`any`, `all`) is compared with a field; a list that is stored matches where an item of it does.
-Operator = Literal["eq", "any", "all", "gte", "gt", "lte", "lt", "exists", "prefix"]
-
 Vector: TypeAlias = "array[float]"  # of C floats ("f"): an embedding as the model sent it, four bytes a number
 
 _NAMESPACE = uuid.UUID("6f1d3c1e-54b5-5b6e-9c63-0b9f2a1d7c55")
@@ -89,21 +83,12 @@ def chunk_id(document_id: uuid.UUID, chunk: Chunk) -> uuid.UUID:
 
 @dataclass(frozen=True, slots=True)
 class ObjectVersion:
-    """What the bucket holds of one key now; `metadata` is the JSON that came with the upload, as it is."""
+    """What the bucket holds of one key now."""
 
     version_id: str
     etag: str
     size: int
     media_type: str | None = None
-    metadata: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """A document's user metadata as the bucket has it now; with an `error`, what it had before stays."""
-
-    metadata: Metadata = field(default_factory=dict)
-    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,29 +149,17 @@ class Ingestion:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """What must hold of the metadata of this name, or of this field `of_document`; `negated`, what must not.
-
-    Instants are whole microseconds since 1970, ids their text. What is absent, or of another type, holds nowhere, and
-    so does hold negated.
-    """
-
-    name: str
-    operator: Operator
-    value: Scalar | tuple[Scalar, ...]
-    of_document: bool = False
-    negated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Filters:
-    """Which documents a search may look at: those of which every condition holds."""
+    """Which documents a search may look at; what is None does not restrict it."""
 
-    conditions: tuple[Condition, ...] = ()
+    document_ids: list[uuid.UUID] | None = None
+    keys: list[str] | None = None
+    key_prefix: str | None = None
+    media_types: list[str] | None = None
 
     @property
     def any(self) -> bool:
-        return bool(self.conditions)
+        return any(value is not None for value in (self.document_ids, self.keys, self.key_prefix, self.media_types))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +186,6 @@ class Document:
     error_message: str | None
     created_at: datetime
     updated_at: datetime
-    metadata: Metadata = field(default_factory=dict)
-    metadata_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
