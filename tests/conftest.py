@@ -161,3 +161,14 @@ def _connect(dsn: str) -> psycopg.Connection[Any]:
     import psycopg
 
     return psycopg.connect(dsn, autocommit=True)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show what acceptance tests measured and printed: their figures are part of the result."""
+    passed = [
+        report for report in terminalreporter.stats.get("passed", []) if report.nodeid.startswith("tests/acceptance")
+    ]
+    lines = [line for report in passed for line in report.capstdout.splitlines() if line and not line.startswith("{")]
+    if lines:
+        terminalreporter.section("measured")
+        terminalreporter.write("\n".join(lines) + "\n")
