@@ -66,49 +66,49 @@ where %(filtered)s and tenant_id = %(tenant)s and collection_id = %(collection)s
 with wanted as ({wanted})
 select coalesce(sum(chunk_count), 0)::bigint, case when sum(chunk_count) <= %(most)s then array_agg(id) end from wanted
 
--- candidates --
--- The best chunks of each leg, each with its score in both. What was not asked for is planned away: a leg, a filter, and
--- either the exact search or the one by the collection's own indexes, which only this form of each expression matches.
-with wanted as ({wanted}), dense as (
-  (
-    select chunk_id from embeddings
-    where %(dense)s and not %(indexed)s and tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
-      and (%(within)s::uuid[] is null or document_id = any (%(within)s::uuid[]))
-      and (not %(filtered)s or document_id in (select id from wanted))
-    order by embedding <=> %(embedding)s::halfvec
-    limit %(limit)s
-  ) union all (
-    select chunk_id from embeddings
-    where %(dense)s and %(indexed)s and tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
-      and (not %(filtered)s or document_id in (select id from wanted))
-    order by embedding::halfvec({width}) <=> %(embedding)s::halfvec
-    limit %(limit)s
-  )
-), lexical as (
-  (
-    select id as chunk_id, lexical <#> %(question)s::sparsevec as negated from chunks
-    where %(lexical)s and not %(indexed)s and tenant_id = %(tenant)s and collection_id = %(collection)s
-      and (%(within)s::uuid[] is null or document_id = any (%(within)s::uuid[]))
-      and (not %(filtered)s or document_id in (select id from wanted))
-    order by lexical <#> %(question)s::sparsevec
-    limit %(limit)s
-  ) union all (
-    select chunk_id, negated from lexical_candidates(%(collection)s, %(rare)s::int[], %(question)s::sparsevec)
-    where %(lexical)s and %(indexed)s and (not %(filtered)s or document_id in (select id from wanted))
-    order by negated
-    limit %(limit)s
-  )
-), found as (
-  select chunk_id from dense
-  union
-  select chunk_id from lexical where negated < 0
-)
+-- scored --
+-- Part of the statements below: what a leg found, with its score in both.
 select c.id, c.document_id,
   case when %(dense)s then 1 - (e.embedding <=> %(embedding)s::halfvec) else 0 end,
   case when %(lexical)s then -(c.lexical <#> %(question)s::sparsevec) else 0 end
-from found
+from (select chunk_id from dense union select chunk_id from lexical where negated < 0) as found
 join chunks c on c.tenant_id = %(tenant)s and c.id = found.chunk_id
 join embeddings e on e.tenant_id = %(tenant)s and e.space_id = %(space)s and e.chunk_id = found.chunk_id
+
+-- exact_candidates --
+-- The best chunks of each leg of all there are. A leg that was not asked for is planned away, as is a filter.
+with wanted as ({wanted}), dense as (
+  select chunk_id from embeddings
+  where %(dense)s and tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
+    and (%(within)s::uuid[] is null or document_id = any (%(within)s::uuid[]))
+    and (not %(filtered)s or document_id in (select id from wanted))
+  order by embedding <=> %(embedding)s::halfvec
+  limit %(limit)s
+), lexical as (
+  select id as chunk_id, lexical <#> %(question)s::sparsevec as negated from chunks
+  where %(lexical)s and tenant_id = %(tenant)s and collection_id = %(collection)s
+    and (%(within)s::uuid[] is null or document_id = any (%(within)s::uuid[]))
+    and (not %(filtered)s or document_id in (select id from wanted))
+  order by lexical <#> %(question)s::sparsevec
+  limit %(limit)s
+)
+{scored}
+
+-- indexed_candidates --
+-- The same by the collection's own indexes, which only these forms of the expressions match.
+with wanted as ({wanted}), dense as (
+  select chunk_id from embeddings
+  where %(dense)s and tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
+    and (not %(filtered)s or document_id in (select id from wanted))
+  order by embedding::halfvec({width}) <=> %(embedding)s::halfvec
+  limit %(limit)s
+), lexical as (
+  select chunk_id, negated from lexical_candidates(%(collection)s, %(rare)s::int[], %(question)s::sparsevec)
+  where %(lexical)s and (not %(filtered)s or document_id in (select id from wanted))
+  order by negated
+  limit %(limit)s
+)
+{scored}
 
 -- passages --
 select c.id, c.document_id, d.key, d.title, c.page, c.heading, c.position, c.content, c.content_hash

@@ -120,22 +120,20 @@ def _ask(
     rare: list[int] | None = None,
 ) -> list[Candidate]:
     """By index when the question's `rare` lexemes are given, else exactly, only `within` these documents if given."""
-    rows = transaction.rows(
-        "candidates",
-        binary=True,
-        width=collection.dimensions,
-        collection=collection.id,
-        space=collection.space_id,
-        dense=embedding is not None and mode != "lexical",
-        lexical=bool(question) and mode != "dense",
-        indexed=rare is not None,
-        rare=rare or [],
-        within=within,
-        embedding=HalfVector(embedding.tolist()) if embedding is not None else None,
-        question=sparse(question),
-        limit=CANDIDATES_PER_LEG,
+    asked = {
+        "collection": collection.id,
+        "space": collection.space_id,
+        "dense": embedding is not None and mode != "lexical",
+        "lexical": bool(question) and mode != "dense",
+        "embedding": HalfVector(embedding.tolist()) if embedding is not None else None,
+        "question": sparse(question),
+        "limit": CANDIDATES_PER_LEG,
         **_filtering(filters),
-    )
+    }
+    if rare is None:
+        rows = transaction.rows("exact_candidates", binary=True, within=within, **asked)
+    else:
+        rows = transaction.rows("indexed_candidates", binary=True, width=collection.dimensions, rare=rare, **asked)
     return [Candidate(*row) for row in rows]
 
 
