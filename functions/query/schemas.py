@@ -85,7 +85,8 @@ class FilterBody(Body):
 class SearchRequest(Body):
     query: QuestionText
     collection: CollectionName = "default"
-    top_k: Annotated[int, Field(ge=1, le=100)] = 10
+    # Three hundred passages hold a hundred documents, which is as far as evaluations look.
+    top_k: Annotated[int, Field(ge=1, le=300)] = 10
     mode: Mode = "hybrid"
     filters: FilterBody = FilterBody()
 

@@ -183,6 +183,56 @@ def test_ctrl_c_ends_a_put_and_says_what_goes_on(data: Path, tmp_path: Path) -> 
     assert "The platform goes on with" in said
 
 
+BEIR = {
+    "corpus.jsonl": """{"_id": "tea", "title": "Tea", "text": "Green tea is steamed before it is dried."}
+{"_id": "salt", "title": "Salt", "text": "Sea salt is won from brine in shallow pans."}
+{"_id": "bees/1", "title": "Bees", "text": "A queen bee lays two thousand eggs a day."}
+""",
+    "queries.jsonl": """{"_id": "1", "text": "How is green tea treated?"}
+{"_id": "2", "text": "How many eggs does a queen bee lay?"}
+""",
+    "qrels.tsv": "query-id\tcorpus-id\tscore\n1\ttea\t1\n2\tbees/1\t1\n",
+}
+
+
+def test_a_test_collection_is_measured_once_put_in_and_held_to_its_figures(data: Path, tmp_path: Path) -> None:
+    for name, text in BEIR.items():
+        (tmp_path / name).write_text(text)
+    figures = tmp_path / "figures.json"
+    first = _json(rag("eval", tmp_path, "--collection", "beir", "--record", figures, "--data", data, "--json"))
+    assert first == json.loads(figures.read_text())
+    assert first["lexical"] == dict.fromkeys(("ndcg@10", "recall@10", "recall@100", "mrr@10"), 1.0)
+    versions = {each["key"]: each["version_id"] for each in _documents(data, "beir")}
+    assert set(versions) == {"tea.md", "salt.md", "bees%2F1.md"}
+    assert _json(rag("eval", tmp_path, "--collection", "beir", "--gate", figures, "--data", data, "--json")) == first
+    assert {each["key"]: each["version_id"] for each in _documents(data, "beir")} == versions
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n1\tsalt\t1\n")
+    worse = rag("eval", tmp_path, "--collection", "beir", "--gate", figures, "--data", data)
+    assert (worse.returncode, "fell: lexical ndcg@10" in worse.stderr) == (1, True)
+
+
+def test_a_question_file_is_measured(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "tea.md").write_text("# Tea\n\nOolong tea is partly oxidised.\n")
+    questions = tmp_path / "questions.jsonl"
+    asked = [
+        {"file": "tea.md", "question": "Which tea is partly oxidised?", "answer_substring": "Oolong", "page": None},
+        {"question": "Who won the chess tournament in Reykjavik?", "answerable": False},
+    ]
+    questions.write_text("\n".join(map(json.dumps, asked)))
+    put = ["--documents", folder, "--collection", "questions"]
+    found = _json(rag("eval", questions, *put, "--data", data, "--json"))
+    assert found["questions"] == {"answer_hit_rate@5": 1.0, "page_accuracy@5": None, "abstention_rate": 1.0}
+
+
+def _documents(data: Path, collection: str) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = _json(rag("documents", "--collection", collection, "--data", data, "--json"))[
+        "documents"
+    ]
+    return listed
+
+
 def test_the_demo_shows_three_cited_answers_and_leaves_nothing_behind(tmp_path: Path) -> None:
     # With a model server of the user's that cannot be reached: the demo has its own.
     theirs = {"OPENAI_API_KEY": "sk-none", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "RAG_CHUNK_TOKENS": "many"}

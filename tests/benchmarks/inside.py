@@ -84,6 +84,7 @@ class Function:
                 rank=lambda candidates: ranking.fuse(candidates, mode="hybrid")[:10],
                 mode="hybrid",
                 filters=Filters(),
+                depth=100,
             )
         return executed
 

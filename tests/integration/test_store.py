@@ -78,6 +78,7 @@ class World:
             rank=lambda candidates: ranking.fuse(candidates, mode=mode),
             mode=mode,
             filters=Filters(**filters),
+            depth=100,
         )
         return hits
 

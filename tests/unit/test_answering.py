@@ -94,6 +94,7 @@ class FakeStore:
         rank: Callable[[Sequence[Candidate]], Sequence[tuple[Candidate, float]]],
         mode: Mode,
         filters: Filters,
+        depth: int,
     ) -> tuple[list[Hit], str]:
         if collection == "absent":
             raise NotFoundError("there is no collection 'absent'")

@@ -22,6 +22,8 @@ from rag.types import JSON, Answer, Candidate, Completion, Filters, Hit, Mode, V
 CountTokens = Callable[[Sequence[str]], list[int]]
 
 EMBED_SECONDS = 8.0
+# Candidates of each leg that fusion chooses from, whatever number of hits is wanted.
+LEAST_DEPTH = 100
 
 MODEL_DOWN = "The model is not available just now. These are the passages that were found."
 
@@ -55,6 +57,7 @@ class Store(Protocol):
         rank: Callable[[Sequence[Candidate]], Sequence[tuple[Candidate, float]]],
         mode: Mode,
         filters: Filters,
+        depth: int,
     ) -> tuple[list[Hit], str]: ...
 
 
@@ -120,6 +123,7 @@ def search(question: Question, *, llm: LLM, store: Store, cache: Cache, deadline
             rank=lambda candidates: ranking.fuse(candidates, mode=mode)[: question.top_k],
             mode=mode,
             filters=question.filters,
+            depth=max(question.top_k, LEAST_DEPTH),
         )
     return Found(hits, language, asked.possible_bm25, degraded, timings.milliseconds)
 

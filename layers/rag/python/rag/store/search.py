@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rag.store.database import Database, Transaction
     from rag.types import Vector
 
-CANDIDATES_PER_LEG = 100
 # As many chunks as are looked at one by one rather than by index.
 EXACT_CHUNKS = 10_000
 # As many chunks as the lexical leg of a large collection looks at.
@@ -49,8 +48,9 @@ class SearchStore:
         rank: Ranking,
         mode: Mode,
         filters: Filters,
+        depth: int,
     ) -> tuple[list[Hit], str]:
-        """Return hits, best first, and the collection's language.
+        """Return hits, best first, and the collection's language; each leg gives its `depth` best chunks to `rank`.
 
         `lexemes` gets the collection's language, `weigh` each lexeme's chunk frequency and the number of chunks.
         NotFoundError when there is no such collection.
@@ -61,7 +61,7 @@ class SearchStore:
             wanted = lexemes(place.language) if mode != "dense" else []
             chunk_count, frequencies = _frequencies(transaction, place, wanted)
             question = weigh(frequencies, chunk_count)
-            candidates = _candidates(transaction, place, embedding, question, frequencies, mode, filters)
+            candidates = _candidates(transaction, place, embedding, question, frequencies, mode, filters, depth)
             return _passages(transaction, place, rank(candidates)), place.language
 
         return self.database.read(tenant_id, work)
@@ -84,18 +84,19 @@ def _candidates(
     frequencies: Mapping[int, int],
     mode: Mode,
     filters: Filters,
+    depth: int,
 ) -> list[Candidate]:
     """By the collection's indexes, where it has them and enough is found by them; else exactly."""
-    ask = partial(_ask, transaction, collection, embedding, question, mode)
+    ask = partial(_ask, transaction, collection, embedding, question, mode, depth)
     if not collection.indexed:
         return ask(filters)
-    matching, few = _matching(transaction, collection, filters) if filters.any else (CANDIDATES_PER_LEG, None)
+    matching, few = _matching(transaction, collection, filters) if filters.any else (depth, None)
     if few is not None:
         return ask(Filters(), within=few)
     rare = rarest(frequencies, LEXICAL_BUDGET)
     found = ask(filters, rare=rare)
     seen_all = mode == "lexical" and len(rare) == len(frequencies)
-    if len(found) < min(matching, CANDIDATES_PER_LEG) and not seen_all:
+    if len(found) < min(matching, depth) and not seen_all:
         return ask(filters)
     return found
 
@@ -114,6 +115,7 @@ def _ask(
     embedding: Vector | None,
     question: Mapping[int, float],
     mode: Mode,
+    depth: int,
     filters: Filters,
     *,
     within: list[uuid.UUID] | None = None,
@@ -127,7 +129,7 @@ def _ask(
         "lexical": bool(question) and mode != "dense",
         "embedding": HalfVector(embedding.tolist()) if embedding is not None else None,
         "question": sparse(question),
-        "limit": CANDIDATES_PER_LEG,
+        "limit": depth,
         **_filtering(filters),
     }
     if rare is None:
@@ -150,7 +152,7 @@ def _filtering(filters: Filters) -> dict[str, Any]:
 def rarest(frequencies: Mapping[int, int], budget: int) -> list[int]:
     """The lexemes that tell most, rarest first, as long as they stand in no more than `budget` chunks together.
 
-    Always one at least. Measured on 32,686 passages: nDCG@10 0.601 with 2,000, exact 0.602 (docs/decisions/0008).
+    Always one at least. Measured on 32,686 passages: nDCG@10 0.601 with 2,000, exact 0.602 (docs/decisions/0007).
     """
     chosen: list[int] = []
     for lexeme, frequency in sorted(frequencies.items(), key=lambda pair: (pair[1], pair[0])):

@@ -1,0 +1,282 @@
+"""`rag eval`: how well a collection is searched, in the figures of the field."""
+
+import asyncio
+import json as json_module
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from local.cli.failure import Failure, UsageFailure
+from local.cli.output import is_terminal, note, one_line, plural, table
+from local.cli.remote import Session, remote
+from local.evaluation import metrics
+from local.evaluation.collection import AskedOfFile, CollectionError, TestCollection, read, read_questions
+
+T = TypeVar("T")
+Figures = dict[str, dict[str, float | None]]
+
+MODES = ("lexical", "dense", "hybrid")
+CONCURRENCY = 4
+# Hits are chunks: so many hold a hundred documents.
+HITS = 300
+ANSWER_HITS = 5
+
+EPILOG = """\b
+Examples:
+  rag eval scifact/                          # corpus.jsonl, queries.jsonl, qrels.tsv
+  rag eval xquad-es/ --language spanish --json > figures.json
+  rag eval scifact/ --gate figures.json      # exit 1 when a figure fell
+  rag eval questions.jsonl --documents docs/ # {"file", "question", "answer_substring", "page"}
+"""
+
+
+@remote
+async def evaluate(
+    session: Session,
+    path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A folder in BEIR layout, or a question file.")],
+    *,
+    collection: Annotated[
+        str | None,
+        typer.Option("--collection", metavar="NAME", help="Search this one. [default: DIR's own, or `default`]"),
+    ] = None,
+    language: Annotated[
+        str, typer.Option("--language", metavar="NAME", help="Of the collection, when it is made.")
+    ] = "english",
+    documents: Annotated[
+        Path | None, typer.Option("--documents", metavar="DIR", help="With FILE: put these documents in first.")
+    ] = None,
+    gate: Annotated[
+        Path | None, typer.Option("--gate", metavar="FILE", help="Fail when a figure is below the one recorded there.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option("--record", metavar="FILE", help="Write the figures there, as --json prints them.")
+    ] = None,
+    timeout_seconds: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait for the documents at most.")
+    ] = 7200.0,
+) -> int:
+    """Measure how well documents are found.
+
+    For a folder in BEIR layout each record becomes a document that goes in as any other does, in a collection named
+    after the folder and its content; what is there already is not put again. Every query is then searched lexically,
+    densely and both: nDCG@10, Recall@10, Recall@100 and MRR@10. A document's rank is that of its best passage.
+
+    For a question file: how often the answer stands in the first five passages, how often on the right page, and how
+    often an unanswerable question is rightly not answered.
+    """
+    recorded = _recorded(gate) if gate else {}
+    try:
+        figures = await (
+            _test_collection(session, path, collection, language, timeout_seconds)
+            if path.is_dir()
+            else _questions(session, read_questions(path), collection or "default", documents, timeout_seconds)
+        )
+    except CollectionError as error:
+        raise UsageFailure(f"{error}.") from error
+    if record:
+        record.write_text(json_module.dumps(figures, indent=2) + "\n")
+    session.show(figures, _tell)
+    return _judged(figures, recorded)
+
+
+async def _test_collection(
+    session: Session, folder: Path, collection: str | None, language: str, timeout_seconds: float
+) -> Figures:
+    given = read(folder)
+    name = collection or _name(folder, given)
+    await session.client.call("POST", "/v1/collections", body={"name": name, "language": language})
+    if given.empty:
+        note(f"{plural(len(given.empty), 'record')} without a word left out: {', '.join(given.empty[:5])}")
+    await _put(session, given.documents, name, timeout_seconds)
+    figures: Figures = {}
+    for mode in MODES:
+        ranked: dict[str, list[str]] = {}
+
+        async def one(query: str, mode: str = mode, ranked: dict[str, list[str]] = ranked) -> None:
+            ranked[query] = await _ranked(session, given, name, given.queries[query], mode)
+
+        await _all(session, f"{mode} search", one, given.queries)
+        figures[mode] = dict(metrics.summary(ranked, given.judgements))
+    return figures
+
+
+async def _ranked(session: Session, given: TestCollection, collection: str, query: str, mode: str) -> list[str]:
+    """The documents in the order of their best passages."""
+    body = {"query": query, "collection": collection, "mode": mode, "top_k": HITS}
+    hits = (await session.client.call("POST", "/v1/search", body=body))["hits"]
+    return list(dict.fromkeys(given.identities.get(hit["key"], hit["key"]) for hit in hits))
+
+
+async def _put(session: Session, documents: Mapping[str, bytes], collection: str, timeout_seconds: float) -> None:
+    """Upload what is not there yet, and wait until all is ready; Failure names what cannot be."""
+    known = await _states(session, collection)
+    absent = [key for key in documents if key not in known or known[key]["status"] == "failed"]
+
+    async def one(key: str) -> None:
+        body = {"key": key, "collection": collection, "size": len(documents[key])}
+        place = await session.client.call("POST", "/v1/documents", body=body)
+        await session.client.upload(place["upload"], BytesIO(documents[key]), key)
+
+    await _all(session, "uploading", one, absent)
+    end = time.monotonic() + timeout_seconds
+    with _bar(session, "indexing", len(documents)) as progress:
+        while True:
+            known = await _states(session, collection)
+            ready = sum(known.get(key, {}).get("status") == "ready" for key in documents)
+            progress(ready)
+            if ready == len(documents):
+                return
+            failed = [key for key in documents if known.get(key, {}).get("status") == "failed"]
+            if ready + len(failed) == len(documents):
+                raise Failure(f"{plural(len(failed), 'document')} failed: {_reasons(failed, known)}")
+            if time.monotonic() > end:
+                raise Failure(
+                    f"{len(documents) - ready} of {plural(len(documents), 'document')} are not ready in time."
+                )
+            await asyncio.sleep(1)
+
+
+async def _states(session: Session, collection: str) -> dict[str, dict[str, Any]]:
+    return {each["key"]: each async for each in session.client.documents(collection=collection, limit=500)}
+
+
+def _reasons(failed: Sequence[str], known: Mapping[str, Mapping[str, Any]]) -> str:
+    return "; ".join(f"{key} ({(known[key]['error'] or {}).get('code')})" for key in failed[:5])
+
+
+async def _questions(
+    session: Session, questions: Sequence[AskedOfFile], collection: str, documents: Path | None, timeout_seconds: float
+) -> Figures:
+    if documents:
+        from local.cli.put import put_all  # noqa: PLC0415
+        from local.cli.sources import find  # noqa: PLC0415
+
+        await put_all(session, find([documents]), collection, wait_seconds=timeout_seconds)
+    found: list[tuple[AskedOfFile, bool, bool, bool]] = []
+
+    async def one(asked: AskedOfFile) -> None:
+        hits = await _hits(session, asked, collection)
+        holding = [hit for hit in hits if asked.answer and _plain(asked.answer) in _plain(hit["content"])]
+        paged = any(hit["page"] in asked.pages for hit in holding)
+        abstained = asked.answer is None and await _abstains(session, asked, collection)
+        found.append((asked, bool(holding), paged, abstained))
+
+    await _all(session, "asking", one, questions)
+    answerable = [row for row in found if row[0].answer]
+    paged = [row for row in answerable if row[0].pages]
+    unanswerable = [row for row in found if not row[0].answer]
+    return {
+        "questions": {
+            f"answer_hit_rate@{ANSWER_HITS}": metrics.share(sum(row[1] for row in answerable), len(answerable)),
+            f"page_accuracy@{ANSWER_HITS}": metrics.share(sum(row[2] for row in paged), len(paged)),
+            "abstention_rate": metrics.share(sum(row[3] for row in unanswerable), len(unanswerable)),
+        }
+    }
+
+
+async def _hits(session: Session, asked: AskedOfFile, collection: str) -> list[dict[str, Any]]:
+    body = {"query": asked.question, "collection": collection, "top_k": ANSWER_HITS}
+    hits: list[dict[str, Any]] = (await session.client.call("POST", "/v1/search", body=body))["hits"]
+    return hits
+
+
+async def _abstains(session: Session, asked: AskedOfFile, collection: str) -> bool:
+    reply = await session.client.call("POST", "/v1/query", body={"question": asked.question, "collection": collection})
+    return not reply["citations"]
+
+
+def _plain(text: str) -> str:
+    """White space and the shape of apostrophes are the typesetter's."""
+    return " ".join(text.replace("\u2019", "'").split())
+
+
+async def _all(session: Session, what: str, work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
+    """Do all the work, some at a time; the first failure ends the rest."""
+    every = list(items)
+    waiting, done = iter(every), 0
+    with _bar(session, what, len(every)) as progress:
+
+        async def worker() -> None:
+            nonlocal done
+            for item in waiting:
+                await work(item)
+                done += 1
+                progress(done)
+
+        tasks = [asyncio.ensure_future(worker()) for _ in range(CONCURRENCY)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def _bar(session: Session, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """How far it is, on stderr: a bar on a terminal, else a line for each tenth; nothing with --json."""
+    if session.json or total == 0:
+        yield lambda _: None
+    elif is_terminal(sys.stderr):
+        from rich.console import Console  # noqa: PLC0415 (rich costs 0.2 s)
+        from rich.progress import Progress  # noqa: PLC0415
+
+        with Progress(console=Console(stderr=True), transient=True) as bars:
+            bar = bars.add_task(what, total=total)
+            yield lambda done: bars.update(bar, completed=done)
+    else:
+        told = -1
+
+        def tell(done: int) -> None:
+            nonlocal told
+            tenth = 10 * done // total
+            if tenth > told:
+                told = tenth
+                note(f"{what:<15} {done} of {total}")
+
+        yield tell
+
+
+def _name(folder: Path, given: TestCollection) -> str:
+    """A collection's name that changes with the content: what is in it needs no second look."""
+    plain = re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("-._")[:40]
+    return f"eval-{plain or 'collection'}-{given.digest}"
+
+
+def _tell(figures: Mapping[str, Mapping[str, float | None]]) -> None:
+    names = list(next(iter(figures.values())))
+    rows = [(mode, *(_figure(row[name]) for name in names)) for mode, row in figures.items()]
+    table(("", *names), rows)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _recorded(path: Path) -> Figures:
+    try:
+        found = json_module.loads(path.read_text())
+        return {mode: {name: float(figure) for name, figure in row.items() if figure} for mode, row in found.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        message = f"{path} holds no figures: {one_line(error)}."
+        raise UsageFailure(message, hint="`--record FILE` writes them.") from error
+
+
+def _judged(figures: Mapping[str, Mapping[str, float | None]], recorded: Figures) -> int:
+    """The exit code; what fell is named."""
+    fell = [
+        f"{mode} {name}: {_figure(figures.get(mode, {}).get(name))}, recorded {_figure(least)}"
+        for mode, row in recorded.items()
+        for name, least in row.items()
+        if least is not None and (figures.get(mode, {}).get(name) or 0.0) < least
+    ]
+    for line in fell:
+        note(f"fell: {line}")
+    return 1 if fell else 0

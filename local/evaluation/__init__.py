@@ -1,0 +1,1 @@
+"""How well a collection is searched: test collections, question files, and the figures of retrieval."""
