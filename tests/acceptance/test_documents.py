@@ -14,7 +14,7 @@ import pytest
 from tests.acceptance.platform_process import Api, PlatformProcess, platform_process, wait_for
 from tests.integration.outcomes import LEAK, REFUSED
 
-READY_WITHIN_SECONDS = 1200
+READY_WITHIN_SECONDS = 3000
 ADVERSARIAL_WITHIN_SECONDS = 60
 FINAL = {"ready", "failed"}
 
