@@ -1,11 +1,12 @@
-"""SciFact by the product's own pipelines: ingested as the ingest function does, searched as the query function does."""
+"""Test collections by the product's own pipelines: ingested and searched as the functions do.
+
+Here are the largest set and the one whose language the embedding model does not know; `rag eval` measures any other.
+"""
 
 from __future__ import annotations
 
-import json
-import math
+import itertools
 import uuid
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 
 from local.environment import local_model
+from local.evaluation import metrics
+from local.evaluation.collection import TestCollection, read
 from local.model_service import ModelServer
 from rag import answering, ingestion, tokens
 from rag.cache import Cache
@@ -24,13 +27,15 @@ from rag.migrations import ensure_space
 from rag.parser import Parser
 from rag.settings import Settings
 from rag.store.access import TenantStore
+from rag.store.catalog import Catalog
 from rag.store.database import Database
 from rag.store.index import IndexStore
 from rag.store.search import SearchStore
 from rag.types import EmbeddingSpace, Location, Mode, ObjectVersion
 
 MODES: tuple[Mode, ...] = ("lexical", "dense", "hybrid")
-AT_LEAST = {"lexical": 0.67, "dense": 0.64, "hybrid": 0.72}
+PROMISED = {"lexical": 0.67, "dense": 0.64, "hybrid": 0.72}
+COLLECTION = "measured"
 WORKERS = 3
 
 
@@ -60,14 +65,16 @@ def models(tmp_path: Path) -> Iterator[ModelServer]:
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_scifact_is_ranked_as_promised(database: Any, models: ModelServer, shared_data: Path) -> None:
-    folder = shared_data / "retrieval" / "scifact"
+@pytest.mark.parametrize(("name", "language"), [("xquad-es", "spanish"), ("scifact", "english")])
+def test_both_legs_together_are_no_worse_than_each_and_than_the_baseline(
+    database: Any, models: ModelServer, shared_data: Path, name: str, language: str
+) -> None:
+    folder = shared_data / "retrieval" / name
+    given = read(folder)
     model = local_model(models.url)
     space = EmbeddingSpace(model.embedding_model, model.embedding_dimensions)
     ensure_space(database.dsn("rag_owner"), space)
-    admin = Database(database.dsn("rag_admin"), lambda: "")
-    tenant, _ = TenantStore(admin, space).create("scifact")
-    admin.close()
+    tenant = made(database, space, language)
     llm = LLM(
         model.url,
         lambda: "",
@@ -76,20 +83,39 @@ def test_scifact_is_ranked_as_promised(database: Any, models: ModelServer, share
         chat_model=model.chat_model,
         answer_tokens=100,
     )
-    chunk_count = fill(
-        database, space, llm, tenant, records(folder / "corpus.jsonl"), tokens.tokenizer(model.tokenizer)
-    )
-    relevant = judgements(folder / "qrels.tsv")
-    found = {mode: rank(database, space, llm, tenant, queries(folder, relevant), mode) for mode in MODES}
-    figures = {mode: mean([ndcg(found[mode][query], relevant[query]) for query in relevant]) for mode in MODES}
-    print(f"\nSciFact: 5,183 documents, {chunk_count} chunks, {len(relevant)} questions; nDCG@10: {figures}")
-    assert all(figures[mode] >= AT_LEAST[mode] for mode in MODES), figures
+    chunk_count = fill(database, space, llm, tenant, given.documents, tokens.tokenizer(model.tokenizer))
+    ranked = rank(database, space, llm, tenant, given)
+    figures = {mode: metrics.summary(ranked[mode], given.judgements)["ndcg@10"] for mode in MODES}
+    print(f"{name}: {len(given.documents)} documents, {chunk_count} chunks, {len(given.queries)} questions: {figures}")
+    least = baseline(folder.parent / "MANIFEST.md", name)
+    assert figures["lexical"] >= least["lexical"] - 0.01
+    assert figures["hybrid"] >= max(figures["lexical"], figures["dense"], least["weighted"] - 0.005)
+    assert name != "scifact" or all(figures[mode] >= PROMISED[mode] for mode in MODES)
+
+
+def made(database: Any, space: EmbeddingSpace, language: str) -> uuid.UUID:
+    """A tenant whose collection `measured` is of this language."""
+    admin = Database(database.dsn("rag_admin"), lambda: "")
+    tenant, _ = TenantStore(admin, space).create("measured")
+    admin.close()
+    query = Database(database.dsn("rag_query"), lambda: "")
+    Catalog(query, space).create_collection(tenant, COLLECTION, language)
+    query.close()
+    return tenant
+
+
+def baseline(manifest: Path, name: str) -> dict[str, float]:
+    """nDCG@10 of BM25 and of the weighted fusion, by the reference numbers that come with the sets."""
+    table = manifest.read_text().partition("## Reference numbers")[2]
+    [row] = [line for line in table.splitlines() if line.startswith(f"| {name} |")]
+    _, _, lexical, _, _, weighted, *_ = (cell.strip() for cell in row.split("|"))
+    return {"lexical": float(lexical.split(" / ")[0]), "weighted": float(weighted.split(" / ")[0])}
 
 
 def fill(
-    database: Any, space: EmbeddingSpace, llm: LLM, tenant: uuid.UUID, documents: Mapping[str, str], count_tokens: Any
+    database: Any, space: EmbeddingSpace, llm: LLM, tenant: uuid.UUID, documents: Mapping[str, bytes], count_tokens: Any
 ) -> int:
-    bucket = Folder({f"{tenant}/default/{name}.md": text.encode() for name, text in documents.items()})
+    bucket = Folder({f"{tenant}/{COLLECTION}/{key}": body for key, body in documents.items()})
     settings = Settings()
     limits = ingestion.Limits(
         settings.max_document_bytes, settings.chunk_tokens, settings.chunk_max_tokens, settings.batch_size
@@ -99,7 +125,7 @@ def fill(
         connection = Database(database.dsn("rag_ingest"), lambda: "")
         store, parser, count = IndexStore(connection, space), Parser(), 0
         for name in names:
-            location = Location(tenant, "default", f"{name}.md")
+            location = Location(tenant, COLLECTION, name)
             outcome = ingestion.ingest(
                 location,
                 bucket=bucket,
@@ -122,49 +148,20 @@ def fill(
 
 
 def rank(
-    database: Any, space: EmbeddingSpace, llm: LLM, tenant: uuid.UUID, questions: Mapping[str, str], mode: Mode
-) -> dict[str, list[str]]:
-    """Question → documents by their best chunk."""
+    database: Any, space: EmbeddingSpace, llm: LLM, tenant: uuid.UUID, given: TestCollection
+) -> dict[Mode, dict[str, list[str]]]:
+    """Mode → question → documents by their best chunk; a question is embedded once for all modes."""
     connection = Database(database.dsn("rag_query"), lambda: "")
     store, cache = SearchStore(connection, space), Cache("", lambda: "", ttl_seconds=600)
-    ranked = {}
-    for identity, text in questions.items():
+    ranked: dict[Mode, dict[str, list[str]]] = {mode: {} for mode in MODES}
+    for identity, mode in itertools.product(given.queries, MODES):
         found = answering.search(
-            answering.Question(tenant, text, mode=mode, top_k=50),
+            answering.Question(tenant, given.queries[identity], collection=COLLECTION, mode=mode, top_k=50),
             llm=llm,
             store=store,
             cache=cache,
             deadline=Deadline.after(30),
         )
-        ranked[identity] = list(dict.fromkeys(Path(hit.key).stem for hit in found.hits))
+        ranked[mode][identity] = list(dict.fromkeys(given.identities[hit.key] for hit in found.hits))
     connection.close()
     return ranked
-
-
-def records(path: Path) -> dict[str, str]:
-    parsed = (json.loads(line) for line in path.read_text().splitlines())
-    return {record["_id"]: f"# {record['title']}\n\n{record['text']}\n" for record in parsed}
-
-
-def queries(folder: Path, relevant: Mapping[str, Any]) -> dict[str, str]:
-    parsed = (json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines())
-    return {record["_id"]: record["text"] for record in parsed if record["_id"] in relevant}
-
-
-def judgements(path: Path) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = defaultdict(dict)
-    for line in path.read_text().splitlines()[1:]:
-        query, document, score = line.split("\t")
-        found[query][document] = int(score)
-    return found
-
-
-def ndcg(ranked: Sequence[str], relevant: Mapping[str, int]) -> float:
-    """Linear gain, log2 discount, at 10."""
-    gain = sum(relevant.get(document, 0) / math.log2(place + 2) for place, document in enumerate(ranked[:10]))
-    best = sorted(relevant.values(), reverse=True)[:10]
-    return gain / sum(value / math.log2(place + 2) for place, value in enumerate(best))
-
-
-def mean(values: Sequence[float]) -> float:
-    return round(sum(values) / len(values), 4)

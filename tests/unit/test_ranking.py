@@ -46,14 +46,24 @@ CANDIDATES = st.lists(
 )
 
 
-def test_hybrid_weighs_the_cosine_six_to_four_against_the_share_of_the_best_bm25() -> None:
+def test_hybrid_weighs_the_cosine_against_the_share_of_the_best_bm25() -> None:
+    both, dense, lexical, level = candidate(0.5, 10), candidate(0.9, 0), candidate(0.1, 20), candidate(0.0, 20)
+
+    scores = dict(fuse([both, dense, lexical, level], mode="hybrid"))
+
+    assert scores[both] == pytest.approx(0.64 * 0.5 + 0.36 * 0.5)
+    assert scores[dense] == pytest.approx(0.64 * 0.9)
+    assert scores[lexical] == pytest.approx(0.64 * 0.1 + 0.36)
+
+
+def test_words_that_one_chunk_alone_has_count_for_more() -> None:
     both, dense, lexical = candidate(0.5, 10), candidate(0.9, 0), candidate(0.1, 20)
 
     scores = dict(fuse([both, dense, lexical], mode="hybrid"))
 
-    assert scores[both] == pytest.approx(0.6 * 0.5 + 0.4 * 0.5)
-    assert scores[dense] == pytest.approx(0.6 * 0.9)
-    assert scores[lexical] == pytest.approx(0.6 * 0.1 + 0.4)
+    assert scores[both] == pytest.approx(0.48 * 0.5 + 0.52 * 0.5)
+    assert scores[dense] == pytest.approx(0.48 * 0.9)
+    assert scores[lexical] == pytest.approx(0.48 * 0.1 + 0.52)
 
 
 def test_one_leg_alone_orders_by_its_own_score() -> None:
