@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from local import asgi, extractive, openai_protocol
+from local import asgi, extractive, followups, openai_protocol
 from local.embedding_pool import EmbeddingPool, PoolError
 from local.openai_protocol import ChatRequest, ProtocolError, Said
 from local.wordpieces import WordPieces, model_directory
@@ -83,6 +83,9 @@ class ModelServer:
         return StreamingResponse(_events(said, include_usage=request.include_usage), media_type="text/event-stream")
 
     async def _answer(self, request: ChatRequest) -> str:
+        followup = followups.read(request.messages)
+        if followup is not None:
+            return await self._follow(followup)
         asked = extractive.read(request.messages)
         if asked is None:
             return extractive.STAND_IN
@@ -90,6 +93,12 @@ class ModelServer:
         texts = [asked.question, *(candidate.text for candidate in chosen)]
         question, *vectors = await self._pool.embed(self._pieces.ids(texts))
         return extractive.compose(asked, chosen, question, vectors)
+
+    async def _follow(self, asked: followups.Asked) -> str:
+        if asked.heading == "conversation":
+            return followups.rewritten(asked)
+        question, *vectors = await self._pool.embed(self._pieces.ids([asked.question, *asked.texts]))
+        return followups.ordered(question, vectors)
 
     def _lengths(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self._pieces.ids(texts)]

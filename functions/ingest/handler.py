@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
-from functions.ingest.records import locations
+from functions.ingest.records import Named, named
 from rag import ingestion, telemetry, wiring
 from rag.deadline import Deadline
 from rag.errors import NotFoundError, OutOfTimeError, RagError
@@ -37,8 +37,9 @@ def announce(event: JSON) -> None:
     """Make the documents that wait behind the first one of this batch visible as uploaded."""
     try:
         for record in event["Records"][1:]:
-            for location in documents_of(record["body"]):
-                ingestion.announce(location, store=wiring.index_store())
+            for location, sidecar in documents_of(record["body"]):
+                if not sidecar:
+                    ingestion.announce(location, store=wiring.index_store())
     except Exception as error:  # a courtesy: whatever is wrong is said again when its turn comes
         logger.warning("not announced", exc_info=error)
 
@@ -47,13 +48,13 @@ def record_handler(record: SQSRecord, lambda_context: LambdaContext) -> None:
     """Ingest what the message names; what fails does not keep the rest of it from being tried."""
     deadline = Deadline.after(lambda_context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
     last = int(record.attributes.approximate_receive_count) >= wiring.settings().max_receives
-    failures: dict[Location | None, Exception] = {}
+    failures: dict[Named | None, Exception] = {}
     try:
-        for location in documents_of(record.body):
+        for document in documents_of(record.body):
             try:
-                ingest(location, deadline, last_delivery=last)
+                work(document, deadline, last_delivery=last)
             except Exception as error:  # noqa: BLE001 (raised below)
-                failures[location] = error
+                failures[document] = error
     except ValueError as error:
         failures[None] = error
     for first in failures.values():
@@ -61,30 +62,18 @@ def record_handler(record: SQSRecord, lambda_context: LambdaContext) -> None:
         raise first
 
 
-def documents_of(body: str) -> list[Location]:
-    return locations(body, wiring.settings().bucket)
+def documents_of(body: str) -> list[Named]:
+    return named(body, wiring.settings().bucket)
 
 
-def ingest(location: Location, deadline: Deadline, *, last_delivery: bool) -> None:
-    settings = wiring.settings()
+def work(document: Named, deadline: Deadline, *, last_delivery: bool) -> None:
+    """Bring the index to what the bucket holds of the document, or of its metadata only, and tell what came of it."""
+    location = document.location
     try:
-        outcome = ingestion.ingest(
-            location,
-            bucket=wiring.bucket(),
-            parser=wiring.parser(),
-            embedder=wiring.llm(),
-            store=wiring.index_store(),
-            count_tokens=wiring.count_tokens(),
-            limits=ingestion.Limits(
-                document_bytes=settings.max_document_bytes,
-                chunk_tokens=settings.chunk_tokens,
-                chunk_max_tokens=settings.chunk_max_tokens,
-                batch_size=settings.batch_size,
-                least_seconds=settings.parse_seconds + ingestion.RESERVE_SECONDS,
-            ),
-            deadline=deadline,
-            last_delivery=last_delivery,
-        )
+        if document.sidecar:
+            outcome = ingestion.describe(location, bucket=wiring.bucket(), store=wiring.index_store())
+        else:
+            outcome = ingest(location, deadline, last_delivery=last_delivery)
     except NotFoundError:
         # Nobody's document: there is no tenant to show it to, and no retry will make one.
         metrics.add_metric("DocumentsWithoutTenant", MetricUnit.Count, 1)
@@ -102,7 +91,28 @@ def ingest(location: Location, deadline: Deadline, *, last_delivery: bool) -> No
     )
 
 
-def retry(record: SQSRecord, failures: dict[Location | None, Exception], *, last_delivery: bool) -> None:
+def ingest(location: Location, deadline: Deadline, *, last_delivery: bool) -> ingestion.Outcome:
+    settings = wiring.settings()
+    return ingestion.ingest(
+        location,
+        bucket=wiring.bucket(),
+        parser=wiring.parser(),
+        embedder=wiring.llm(),
+        store=wiring.index_store(),
+        count_tokens=wiring.count_tokens(),
+        limits=ingestion.Limits(
+            document_bytes=settings.max_document_bytes,
+            chunk_tokens=settings.chunk_tokens,
+            chunk_max_tokens=settings.chunk_max_tokens,
+            batch_size=settings.batch_size,
+            least_seconds=settings.parse_seconds + ingestion.RESERVE_SECONDS,
+        ),
+        deadline=deadline,
+        last_delivery=last_delivery,
+    )
+
+
+def retry(record: SQSRecord, failures: dict[Named | None, Exception], *, last_delivery: bool) -> None:
     """Have the message come back soon; at its last delivery, write why on the documents that failed."""
     metrics.add_metric("MessagesFailed", MetricUnit.Count, 1)
     for error in failures.values():
@@ -113,12 +123,13 @@ def retry(record: SQSRecord, failures: dict[Location | None, Exception], *, last
         wiring.queue().deliver_again(record.receipt_handle, seconds=pause)
         return
     try:
-        for location, error in failures.items():
-            if location is not None:
+        for document, error in failures.items():
+            # A document is none the worse for a sidecar that could not be looked at.
+            if document is not None and not document.sidecar:
                 # What an unforeseen error says may be of the inside: it stays in the log.
                 reason = str(error) if isinstance(error, RagError) else f"see the log of message {record.message_id}"
                 reason = f"given up after {receives} deliveries: {reason}"
-                ingestion.give_up(location, reason, bucket=wiring.bucket(), store=wiring.index_store())
+                ingestion.give_up(document.location, reason, bucket=wiring.bucket(), store=wiring.index_store())
     finally:
         # The queue moves it to the dead letters when it is asked for it once more, so that must be now.
         wiring.queue().deliver_again(record.receipt_handle, seconds=0)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from typing import NamedTuple
 from urllib.parse import unquote_plus
 
+from rag import metadata
 from rag.types import Location
 
 COLLECTION = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
-def locations(body: str, bucket: str) -> list[Location]:
-    """Return the documents that an S3 notification names; none for a test event, a folder, or a key outside the scheme.
+class Named(NamedTuple):
+    """The document that an object is of: its own file, or the `sidecar` that describes it."""
+
+    location: Location
+    sidecar: bool = False
+
+
+def named(body: str, bucket: str) -> list[Named]:
+    """Return what an S3 notification names; nothing for a test event, a folder, or a key outside the scheme.
 
     ValueError when the body is not a notification of this bucket: such a message belongs in the dead-letter queue.
     """
@@ -26,14 +35,17 @@ def locations(body: str, bucket: str) -> list[Location]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         msg = f"the message is not an S3 notification of the bucket {bucket}"
         raise ValueError(msg) from error
-    return [found for found in map(location, keys) if found is not None]
+    return [found for found in map(document, keys) if found is not None]
 
 
-def location(object_key: str) -> Location | None:
-    """Read `<tenant>/<collection>/<key>`; None for what is not a document's place."""
+def document(object_key: str) -> Named | None:
+    """Read `<tenant>/<collection>/<key>`; None for what is neither a document's place nor beside one."""
     tenant, _, rest = object_key.partition("/")
     collection, _, key = rest.partition("/")
-    if not key or key.endswith("/") or "\0" in key or not COLLECTION.fullmatch(collection):
+    described = metadata.described(key)
+    key = key if described is None else described
+    # What describes a sidecar describes nothing.
+    if not key or key.endswith(("/", metadata.SIDECAR)) or "\0" in key or not COLLECTION.fullmatch(collection):
         return None
     try:
         tenant_id = uuid.UUID(tenant)
@@ -41,4 +53,4 @@ def location(object_key: str) -> Location | None:
         return None
     if str(tenant_id) != tenant:
         return None
-    return Location(tenant_id, collection, key)
+    return Named(Location(tenant_id, collection, key), sidecar=described is not None)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import uuid
+from dataclasses import replace
 from typing import Annotated
 
-from aws_lambda_powertools.metrics import MetricUnit
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Response
 from fastapi.responses import HTMLResponse
 from pydantic import TypeAdapter
 
-from functions.query import dependencies, problems, reference, schemas
-from functions.query.telemetry import logger, metrics
-from rag import __version__, answering, tokens, wiring
-from rag.deadline import Deadline
-from rag.errors import ConflictError, ForbiddenError, InvalidRequestError, NotAuthorizedError, TooLargeError
-from rag.types import Caller, DocumentQuery, Location, Role, Status
+from functions.query import asking, dependencies, problems, reference, schemas
+from functions.query.callers import Reader, Writer
+from rag import __version__, metadata, wiring
+from rag.errors import ConflictError, InvalidRequestError, TooLargeError
+from rag.types import DocumentQuery, Location, Status
 
 app = FastAPI(
     title="RAG",
@@ -35,97 +34,33 @@ app = FastAPI(
     },
 )
 problems.install(app)
+app.include_router(asking.router)
 
-# Time to write the response after the work's own deadline.
-MARGIN_SECONDS = 1.0
-ROLES: dict[Role, int] = {"reader": 0, "writer": 1, "admin": 2}
 # The collection and the key of the last document seen.
 CURSOR = TypeAdapter(tuple[schemas.Text, schemas.Text])
 
 
-async def caller(request: Request) -> Caller:
-    """Who the authorizer found; nothing that the client sends can change it."""
-    context = (request.scope.get("aws.event") or {}).get("requestContext", {}).get("authorizer") or {}
-    try:
-        found = Caller(uuid.UUID(context["tenant_id"]), context["principal"], context["role"])
-    except (KeyError, ValueError):
-        msg = "send an API key in the header x-api-key"
-        raise NotAuthorizedError(msg) from None
-    logger.append_keys(tenant_id=str(found.tenant_id), principal=found.principal)
-    return found
-
-
-async def writer(found: Annotated[Caller, Depends(caller)]) -> Caller:
-    if ROLES.get(found.role, -1) < ROLES["writer"]:
-        msg = "this needs a key with the role writer"
-        raise ForbiddenError(msg)
-    return found
-
-
-async def deadline(request: Request) -> Deadline:
-    context = request.scope.get("aws.context")
-    seconds = wiring.settings().request_seconds
-    if context is not None:
-        seconds = min(seconds, context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
-    return Deadline.after(seconds)
-
-
-Reader = Annotated[Caller, Depends(caller)]
-Writer = Annotated[Caller, Depends(writer)]
-Until = Annotated[Deadline, Depends(deadline)]
-
-
-@app.post("/v1/query")
-async def query(request: Request, body: schemas.QueryRequest, who: Reader, until: Until) -> schemas.QueryResponse:
-    """Answer a question from the documents, with citations whose quotes stand in them."""
-    settings = wiring.settings()
-    found = answering.answer(
-        _question(who, body.question, body),
-        llm=wiring.llm(),
-        store=wiring.search_store(),
-        cache=wiring.answer_cache(),
-        count_tokens=tokens.tokenizer(None),
-        limits=answering.Limits(settings.rerank_top_k, settings.context_tokens, settings.min_score),
-        deadline=until,
-    )
-    _measure("Query", found.timings_ms)
-    metrics.add_metric("CacheHits" if found.cached else "CacheMisses", MetricUnit.Count, 1)
-    return schemas.QueryResponse.of(found, problems.request_id(request))
-
-
-@app.post("/v1/search")
-async def search(request: Request, body: schemas.SearchRequest, who: Reader, until: Until) -> schemas.SearchResponse:
-    """Return the passages that fit a query best."""
-    found = answering.search(
-        _question(who, body.query, body),
-        llm=wiring.llm(),
-        store=wiring.search_store(),
-        cache=wiring.answer_cache(),
-        deadline=until,
-    )
-    _measure("Search", found.timings_ms)
-    return schemas.SearchResponse(
-        hits=[schemas.HitBody.of(hit) for hit in found.hits],
-        degraded=found.degraded,
-        timings_ms=found.timings_ms,
-        request_id=problems.request_id(request),
-    )
-
-
 @app.post("/v1/documents", status_code=201)
 async def create_document(body: schemas.UploadRequest, who: Writer) -> schemas.UploadResponse:
-    """Return where and how to upload one file; indexing begins when it has arrived."""
+    """Return where and how to upload one file; indexing begins when it has arrived.
+
+    A key `<key>.metadata.json` is of the sidecar of the document `<key>`, whose id is returned.
+    """
     settings = wiring.settings()
     if body.size is not None and body.size > settings.max_document_bytes:
         msg = f"the limit is {settings.max_document_bytes:,} bytes"
         raise TooLargeError(msg)
     place = Location(who.tenant_id, body.collection, body.key)
     wiring.catalog().create_collection(who.tenant_id, body.collection, "english")
+    described = metadata.described(body.key)
     upload = wiring.bucket().presign_upload(
-        place.object_key, limit_bytes=settings.max_document_bytes, valid_seconds=settings.upload_seconds
+        place.object_key,
+        limit_bytes=settings.max_document_bytes if described is None else metadata.MOST_BYTES,
+        valid_seconds=settings.upload_seconds,
+        metadata_field=metadata.as_field(body.metadata) if body.metadata else None,
     )
     return schemas.UploadResponse(
-        id=place.document_id,
+        id=place.document_id if described is None else replace(place, key=described).document_id,
         key=body.key,
         collection=body.collection,
         upload=schemas.Upload.model_validate(upload),
@@ -161,9 +96,14 @@ async def get_document(document_id: uuid.UUID, who: Reader) -> schemas.DocumentB
 
 @app.delete("/v1/documents/{document_id}", status_code=202)
 async def delete_document(document_id: uuid.UUID, who: Writer) -> schemas.DeleteResponse:
-    """Delete a document's file; its passages leave the index as soon as the event arrives."""
+    """Delete a document's file and its sidecar; its passages leave the index as soon as the event arrives."""
     found = wiring.catalog().document(who.tenant_id, document_id)
-    wiring.bucket().delete(Location(who.tenant_id, found.collection, found.key).object_key)
+    object_key = Location(who.tenant_id, found.collection, found.key).object_key
+    beside = metadata.sidecar(object_key)
+    # The document last: while it is there, whoever fails half-way can ask again.
+    if wiring.bucket().head(beside) is not None:
+        wiring.bucket().delete(beside)
+    wiring.bucket().delete(object_key)
     return schemas.DeleteResponse(id=document_id)
 
 
@@ -210,15 +150,6 @@ async def probe() -> Response:
 async def docs() -> HTMLResponse:
     """Show the API as a page that needs nothing from elsewhere."""
     return HTMLResponse(reference.page(app.openapi()))
-
-
-def _question(who: Caller, text: str, body: schemas.SearchRequest | schemas.QueryRequest) -> answering.Question:
-    return answering.Question(who.tenant_id, text, body.collection, body.mode, body.filters.filters(), body.top_k)
-
-
-def _measure(operation: str, timings_ms: dict[str, float]) -> None:
-    metrics.add_metric(f"{operation}Requests", MetricUnit.Count, 1)
-    metrics.add_metric(f"{operation}Duration", MetricUnit.Milliseconds, sum(timings_ms.values()))
 
 
 def _health(response: Response, *, model: bool) -> schemas.Health:

@@ -84,10 +84,15 @@ async def _foreseen(request: Request, error: Exception) -> JSONResponse:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 (what it is registered for)
     malformed = any(item["type"] == "json_invalid" for item in error.errors())
-    errors = [{"path": ".".join(map(str, item["loc"])), "message": str(item["msg"])} for item in error.errors()]
+    errors = [{"path": ".".join(map(str, _place(item))), "message": str(item["msg"])} for item in error.errors()]
     status = HTTPStatus.BAD_REQUEST if malformed else HTTPStatus.UNPROCESSABLE_ENTITY
     detail = "; ".join(f"{item['path']}: {item['message']}" for item in errors[:5])
     return problem(request, status, detail, errors=errors)
+
+
+def _place(item: Any) -> tuple[Any, ...]:
+    """Where it is in the body; a validator that looks into a value of its own says where in there."""
+    return *item["loc"], *item.get("ctx", {}).get("within", ())
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:

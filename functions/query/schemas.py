@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from functions.query import filters
+from rag import metadata
 from rag.lexical import LANGUAGES
-from rag.types import Answer, CollectionSummary, Document, Filters, Hit, Mode, Status
+from rag.types import CollectionSummary, Document, Filters, Metadata, Status
 
-T = TypeVar("T")
 State = Literal["ok", "down", "off"]
 Condition = Literal["ok", "degraded", "down"]
 
@@ -58,133 +69,65 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class AnyOf(Body, Generic[T]):
-    any: Annotated[list[T], Field(min_length=1, max_length=1000)] | None = None
+def _filters(given: object) -> Filters:
+    try:
+        return filters.read(given)
+    except filters.FilterError as error:
+        context = {"reason": str(error), "within": list(error.path)}
+        raise PydanticCustomError("filters", "{reason}", context) from error
 
 
-class KeyFilter(AnyOf[Text]):
-    prefix: Text | None = None
+def _metadata(given: object) -> Metadata:
+    """Small enough to travel with the upload."""
+    found = metadata.check(given)
+    metadata.as_field(found)
+    return found
 
 
-class FilterBody(Body):
-    """Restrict a search to documents by their fields; a plain value means equality."""
-
-    key: Text | KeyFilter | None = None
-    document_id: uuid.UUID | AnyOf[uuid.UUID] | None = None
-    media_type: Text | AnyOf[Text] | None = None
-
-    def filters(self) -> Filters:
-        return Filters(
-            document_ids=_any_of(self.document_id),
-            keys=_any_of(self.key),
-            key_prefix=self.key.prefix if isinstance(self.key, KeyFilter) else None,
-            media_types=_any_of(self.media_type),
-        )
-
-
-class SearchRequest(Body):
-    query: QuestionText
-    collection: CollectionName = "default"
-    # Three hundred passages hold a hundred documents, which is as far as evaluations look.
-    top_k: Annotated[int, Field(ge=1, le=300)] = 10
-    mode: Mode = "hybrid"
-    filters: FilterBody = FilterBody()
-
-
-class QueryRequest(Body):
-    question: Annotated[QuestionText, Field(validation_alias=AliasChoices("question", "query"))]
-    collection: CollectionName = "default"
-    top_k: Annotated[int, Field(ge=1, le=100)] = 10
-    mode: Mode = "hybrid"
-    filters: FilterBody = FilterBody()
-
-
-class HitBody(BaseModel):
-    chunk_id: uuid.UUID
-    document_id: uuid.UUID
-    collection: str
-    key: str
-    title: str | None
-    page: int | None
-    heading: str | None
-    content: str
-    score: float
-
-    @classmethod
-    def of(cls, hit: Hit) -> HitBody:
-        return cls(
-            chunk_id=hit.chunk_id,
-            document_id=hit.document_id,
-            collection=hit.collection,
-            key=hit.key,
-            title=hit.title,
-            page=hit.page,
-            heading=hit.heading,
-            content=hit.content,
-            score=round(hit.score, 6),
-        )
-
-
-class SearchResponse(BaseModel):
-    hits: list[HitBody]
-    degraded: str | None = None
-    timings_ms: dict[str, float]
-    request_id: str
-
-
-class CitationBody(BaseModel):
-    n: int
-    document_id: uuid.UUID
-    key: str
-    title: str | None
-    page: int | None
-    heading: str | None
-    quote: str
-    score: float
-
-
-class QueryResponse(BaseModel):
-    answer: str
-    citations: list[CitationBody]
-    hits: list[HitBody]
-    model: str | None
-    cached: bool
-    degraded: str | None
-    usage: dict[str, int]
-    timings_ms: dict[str, float]
-    request_id: str
-
-    @classmethod
-    def of(cls, answer: Answer, request_id: str) -> QueryResponse:
-        return cls(
-            answer=answer.text,
-            citations=[
-                CitationBody(
-                    n=citation.n,
-                    document_id=citation.hit.document_id,
-                    key=citation.hit.key,
-                    title=citation.hit.title,
-                    page=citation.hit.page,
-                    heading=citation.hit.heading,
-                    quote=citation.quote,
-                    score=round(citation.hit.score, 6),
-                )
-                for citation in answer.citations
-            ],
-            hits=[HitBody.of(hit) for hit in answer.hits],
-            model=answer.model,
-            cached=answer.cached,
-            degraded=answer.degraded,
-            usage=answer.usage,
-            timings_ms=answer.timings_ms,
-            request_id=request_id,
-        )
+_VALUE = {"type": ["string", "number", "boolean"]}
+_VALUES = {"type": "array", "items": _VALUE}
+_OPERATORS = {
+    **dict.fromkeys(("eq", "gte", "gt", "lte", "lt"), _VALUE),
+    **dict.fromkeys(("any", "all"), _VALUES),
+    "exists": {"type": "boolean"},
+    "prefix": {"type": "string"},
+    "not": {"type": ["string", "number", "boolean", "object"]},
+}
+SearchFilters = Annotated[
+    Filters,
+    PlainValidator(_filters),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": "Field or name of metadata → value, or operators; all must hold.",
+            "additionalProperties": {"anyOf": [_VALUE, {"type": "object", "properties": _OPERATORS}]},
+            "examples": [{"year": {"gte": 2020}, "tags": {"any": ["a", "b"]}, "key": {"prefix": "reports/"}}],
+        }
+    ),
+]
+UploadMetadata = Annotated[
+    Metadata,
+    PlainValidator(_metadata),
+    WithJsonSchema({"type": "object", "additionalProperties": {"anyOf": [_VALUE, _VALUES]}}),
+]
 
 
 class UploadRequest(Body):
     key: Key
     collection: CollectionName = "default"
     size: Annotated[int, Field(ge=0)] | None = None
+    metadata: UploadMetadata | None = None
+
+    @model_validator(mode="after")
+    def describe_documents_only(self) -> UploadRequest:
+        described = metadata.described(self.key)
+        if described is not None and (not described or described.endswith(("/", metadata.SIDECAR))):
+            msg = f"{self.key!r} is the key of a sidecar, and of no document"
+            raise ValueError(msg)
+        if described is not None and self.metadata is not None:
+            msg = "a sidecar has no metadata: its content is the document's"
+            raise ValueError(msg)
+        return self
 
 
 class Upload(BaseModel):
@@ -224,6 +167,8 @@ class DocumentBody(BaseModel):
     version_id: str | None
     created_at: datetime
     updated_at: datetime
+    metadata: dict[str, Any]
+    metadata_error: str | None
 
     @classmethod
     def of(cls, document: Document) -> DocumentBody:
@@ -240,6 +185,8 @@ class DocumentBody(BaseModel):
             version_id=document.version_id,
             created_at=document.created_at,
             updated_at=document.updated_at,
+            metadata=document.metadata,
+            metadata_error=document.metadata_error,
         )
 
 
@@ -296,9 +243,3 @@ class Problem(BaseModel):
     detail: str
     request_id: str
     errors: list[dict[str, str]] | None = None
-
-
-def _any_of(given: T | AnyOf[T] | None) -> list[T] | None:
-    if given is None:
-        return None
-    return given.any if isinstance(given, AnyOf) else [given]

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from local.cli.expressions import filters
 from local.cli.output import milliseconds, one_line, plural, safe, wrapped
 from local.cli.remote import CollectionName, Session, remote
 
@@ -12,11 +13,22 @@ Mode = Annotated[
     Literal["hybrid", "dense", "lexical"],
     typer.Option("--mode", help="Search by meaning and words, or by one of them."),
 ]
+Filter = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        metavar="EXPRESSION",
+        help="Only documents of which this holds: name=value, or with != > >= < <= and ^= (begins with); of a "
+        "document's key, title, media_type, document_id, created_at, updated_at, or of its metadata. A JSON object "
+        'says the rest: \'{"tags": {"any": ["a", "b"]}}\'. Given several times, all must hold.',
+    ),
+]
 
 ASK_EPILOG = """\b
 Examples:
   rag ask "How many days of leave do I have?"
   rag ask "Who approves a flight?" --collection hr --top-k 5
+  rag ask "Who approves a flight?" --filter 'year>=2024' --filter lang=en
   rag ask "Who approves a flight?" --json | jq -r '.citations[].key'
 """
 
@@ -24,6 +36,7 @@ SEARCH_EPILOG = """\b
 Examples:
   rag search "parental leave"
   rag search "E-4012" --mode lexical         # exact words: numbers, names, codes
+  rag search "leave" --filter 'key^=hr/' --filter '{"tags": {"any": ["a", "b"]}}'
   rag search "time off" --top-k 3 --json | jq -r '.hits[].content'
 """
 
@@ -40,13 +53,14 @@ async def ask(
     collection: CollectionName = "default",
     top_k: TopK = 10,
     mode: Mode = "hybrid",
+    filter: Filter = None,  # noqa: A002 (the name of the option)
 ) -> int:
     """Answer a question, with citations.
 
     The answer comes from the documents alone, and every citation quotes its passage literally. When nothing fits, the
     answer says so; that is no error.
     """
-    body = {"question": question, "collection": collection, "top_k": top_k, "mode": mode}
+    body = _body(collection, top_k, mode, filter) | {"question": question}
     session.show(await session.client.call("POST", "/v1/query", body=body), tell_answer)
     return 0
 
@@ -58,14 +72,20 @@ async def search(
     collection: CollectionName = "default",
     top_k: TopK = 10,
     mode: Mode = "hybrid",
+    filter: Filter = None,  # noqa: A002 (the name of the option)
 ) -> int:
     """Find the passages that fit, best first.
 
     No chat model is asked.
     """
-    body = {"query": query, "collection": collection, "top_k": top_k, "mode": mode}
+    body = _body(collection, top_k, mode, filter) | {"query": query}
     session.show(await session.client.call("POST", "/v1/search", body=body), _tell_hits)
     return 0
+
+
+def _body(collection: str, top_k: int, mode: str, expressions: list[str] | None) -> dict[str, Any]:
+    body = {"collection": collection, "top_k": top_k, "mode": mode}
+    return body | ({"filters": filters(expressions)} if expressions else {})
 
 
 def tell_answer(reply: dict[str, Any]) -> None:

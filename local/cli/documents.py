@@ -110,7 +110,8 @@ def _tell_documents(reply: dict[str, Any]) -> None:
 
 
 def _row(document: dict[str, Any]) -> tuple[Any, ...]:
-    error = document["error"]
+    error, described = document["error"], document["metadata_error"]
+    reason = f"{error['code']}: {error['message']}" if error else f"metadata: {described}" if described else ""
     return (
         document["collection"],
         document["key"],
@@ -118,7 +119,7 @@ def _row(document: dict[str, Any]) -> tuple[Any, ...]:
         size(document["size"]),
         document["chunk_count"] or "",
         one_line(document["updated_at"])[:16].replace("T", " "),
-        f"{error['code']}: {error['message']}" if error else "",
+        reason,
     )
 
 

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from local.cli import expressions
 from local.cli.output import note, safe, size, table
 from local.cli.progress import Meter, meter
 from local.cli.remote import CollectionName, Session, remote
@@ -20,6 +21,7 @@ Examples:
   rag put handbook.pdf                       # its key is handbook.pdf
   rag put docs/                              # docs/hr/travel.md has the key hr/travel.md
   rag put docs/ --prefix 2026 --no-wait      # 2026/hr/travel.md; return after the upload
+  rag put report.pdf --meta year=2026 --meta tags=audit --meta tags=eu
   rag put *.docx --collection legal --json   # JSON for scripts; exit 1 if one failed
 """
 
@@ -33,6 +35,17 @@ async def put(
     *,
     collection: CollectionName = "default",
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="Put the keys below this one.")] = "",
+    metadata: Annotated[
+        Path | None, typer.Option("--metadata", metavar="FILE", help="A JSON object to describe each of them with.")
+    ] = None,
+    meta: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--meta",
+            metavar="NAME=VALUE",
+            help="Describe each of them; a name given twice is a list. 2020 and true are no text, '\"2020\"' is.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until each document is ready or failed.")] = True,
     timeout_seconds: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait at most.")
@@ -42,8 +55,11 @@ async def put(
 
     Then wait until each can be searched, or failed with a reason. A file's key is its name; a file in a given folder
     has its path below that folder as its key. Hidden files are left out. Putting a key again replaces the document.
+    A file NAME.metadata.json holds the metadata of the document NAME.
     """
-    uploads = await put_all(session, find(paths, prefix), collection, wait_seconds=timeout_seconds if wait else None)
+    described = expressions.metadata(metadata, meta or [])
+    wait_seconds = timeout_seconds if wait else None
+    uploads = await put_all(session, find(paths, prefix), collection, wait_seconds=wait_seconds, metadata=described)
     session.show(
         {
             "documents": [upload.as_json() for upload in uploads],
@@ -52,18 +68,24 @@ async def put(
         },
         lambda _: tell(uploads, waited=wait),
     )
-    settled = {"ready"} if wait else {"uploaded", "ready"}
-    return 0 if all(upload.status in settled for upload in uploads) else 1
+    return 0 if all(upload.is_done or (not wait and upload.status == "uploaded") for upload in uploads) else 1
 
 
 async def put_all(
-    session: Session, sources: Sequence[Source], collection: str, *, wait_seconds: float | None
+    session: Session,
+    sources: Sequence[Source],
+    collection: str,
+    *,
+    wait_seconds: float | None,
+    metadata: dict[str, Any] | None = None,
 ) -> list[Upload]:
     """Upload all, at most four at a time, and unless `wait_seconds` is None follow each to its end."""
-    uploads = [Upload(source, collection) for source in sources]
+    uploads = [Upload(source, collection, metadata=metadata) for source in sources]
     with meter(quiet=session.json, total_bytes=sum(source.size for source in sources), files=len(sources)) as progress:
         try:
-            await _send_all(session, uploads, progress)
+            # What describes a document is there before it, so that whoever is ready has its metadata.
+            for described in (True, False):
+                await _send_all(session, [one for one in uploads if one.is_sidecar == described], progress)
             if wait_seconds is not None:
                 await settle(session.client, uploads, progress, timeout_seconds=wait_seconds)
         except asyncio.CancelledError:
@@ -104,7 +126,9 @@ def tell(uploads: Sequence[Upload], *, waited: bool) -> None:
     ]
     table(("key", "status", "size", "chunks", "reason"), rows)
     count = {status: sum(upload.status == status for upload in uploads) for status in ("ready", "failed")}
-    unsettled = len(uploads) - count["ready"] - count["failed"]
+    described = sum(upload.is_sidecar and upload.is_done for upload in uploads) if waited else 0
+    unsettled = len(uploads) - count["ready"] - count["failed"] - described
     parts = [f"{count['ready']} ready", f"{count['failed']} failed"] if waited else []
+    parts += [f"{described} with metadata"] if described else []
     parts += [f"{unsettled} {'not finished' if waited else 'uploaded'}"] if unsettled or not waited else []
     print(safe(", ".join(parts)))

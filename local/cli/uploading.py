@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from local.cli.progress import Meter
     from local.cli.sources import Source
 
+SIDECAR = ".metadata.json"
+
 # So many are asked about at once; those that are not finished go to the end of the queue.
 _ROUND = 8
 _SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
@@ -32,14 +34,27 @@ class Upload:
     version_id: str | None = None
     chunk_count: int | None = None
     error: JSON | None = None
+    metadata: JSON | None = None
+    metadata_error: str | None = None
 
     @property
     def key(self) -> str:
         return self.source.key
 
     @property
+    def is_sidecar(self) -> bool:
+        """Whether it describes a document, and is none that would become ready."""
+        return self.key.endswith(SIDECAR)
+
+    @property
+    def is_done(self) -> bool:
+        return self.status == ("uploaded" if self.is_sidecar else "ready")
+
+    @property
     def reason(self) -> str:
-        return f"{self.error['code']}: {self.error['message']}" if self.error else ""
+        if self.error:
+            return f"{self.error['code']}: {self.error['message']}"
+        return f"metadata: {self.metadata_error}" if self.metadata_error else ""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -78,6 +93,8 @@ async def send(client: Client, upload: Upload, progress: Meter) -> None:
     """Upload one file; its own failure is noted in it, a platform that is gone or refuses the key is raised."""
     source = upload.source
     body = {"key": source.key, "collection": upload.collection, "size": source.size}
+    if upload.metadata and not upload.is_sidecar:
+        body["metadata"] = upload.metadata
     try:
         with source.path.open("rb") as file:
             place = await client.call("POST", "/v1/documents", body=body)
@@ -98,7 +115,7 @@ async def send(client: Client, upload: Upload, progress: Meter) -> None:
 
 async def settle(client: Client, uploads: Sequence[Upload], progress: Meter, *, timeout_seconds: float) -> None:
     """Ask until every upload is ready or failed, or the time is over; then what is known stands in each."""
-    pending = deque(upload for upload in uploads if upload.status == "uploaded")
+    pending = deque(upload for upload in uploads if upload.status == "uploaded" and not upload.is_sidecar)
     end, pause = time.monotonic() + timeout_seconds, _SHORTEST_PAUSE_SECONDS
     while pending and time.monotonic() < end:
         asked = [pending.popleft() for _ in range(min(_ROUND, len(pending)))]
@@ -121,4 +138,5 @@ async def _look(client: Client, upload: Upload) -> bool:
     if upload.version_id is not None and document["version_id"] != upload.version_id:
         return False
     upload.status, upload.error, upload.chunk_count = document["status"], document["error"], document["chunk_count"]
+    upload.metadata_error = document["metadata_error"]
     return upload.status in {"ready", "failed"}

@@ -19,7 +19,7 @@ from local.environment import local_model
 from local.evaluation import metrics
 from local.evaluation.collection import TestCollection, read
 from local.model_service import ModelServer
-from rag import answering, ingestion, tokens
+from rag import ingestion, searching, tokens
 from rag.cache import Cache
 from rag.deadline import Deadline
 from rag.llm import LLM
@@ -155,8 +155,8 @@ def rank(
     store, cache = SearchStore(connection, space), Cache("", lambda: "", ttl_seconds=600)
     ranked: dict[Mode, dict[str, list[str]]] = {mode: {} for mode in MODES}
     for identity, mode in itertools.product(given.queries, MODES):
-        found = answering.search(
-            answering.Question(tenant, given.queries[identity], collection=COLLECTION, mode=mode, top_k=50),
+        found = searching.search(
+            searching.Question(tenant, given.queries[identity], collection=COLLECTION, mode=mode, top_k=50),
             llm=llm,
             store=store,
             cache=cache,

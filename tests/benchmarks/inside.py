@@ -21,7 +21,7 @@ import psycopg
 
 from local import aws, environment
 from local.postgres import SUPERUSER
-from rag import answering, ranking, wiring
+from rag import ranking, searching, wiring
 from rag.deadline import Deadline
 from rag.store.database import Transaction, connect
 from rag.store.statements import statement
@@ -73,7 +73,7 @@ class Function:
             executed.append(Executed(name, {"tenant": transaction.tenant_id, **parameters}, binary))
             return rows(transaction, name, binary=binary, **parameters)
 
-        asked = answering.Asked(question)
+        asked = searching.Asked(question)
         with patch.object(Transaction, "rows", recording):
             wiring.search_store().search(
                 uuid.UUID(self.tenant_id),
@@ -81,7 +81,7 @@ class Function:
                 embedding=vector,
                 lexemes=asked.lexemes,
                 weigh=asked.weigh,
-                rank=lambda candidates: ranking.fuse(candidates, mode="hybrid")[:10],
+                rank=lambda candidates, _: ranking.fuse(candidates, mode="hybrid")[:10],
                 mode="hybrid",
                 filters=Filters(),
                 depth=100,

@@ -482,3 +482,129 @@ def test_when_the_database_is_down_every_message_fails_and_none_is_lost(deployme
     assert [one["itemIdentifier"] for one in failed["batchItemFailures"]] == ids
     assert deliver(deployment, inbox.receive(ids)) == DONE
     assert {one["status"] for one in deployment.documents().values()} == {"ready"}
+
+
+def sidecar(deployment: Deployment, key: str, content: Any) -> str:
+    """Put a sidecar beside a document and return its event."""
+    text = content if isinstance(content, (str, bytes)) else json.dumps(content)
+    return notification(store(deployment, key + ".metadata.json", text))
+
+
+def shown(deployment: Deployment, key: str) -> tuple[Any, Any]:
+    document = deployment.documents()[key]
+    return document["metadata"], document["metadata_error"]
+
+
+def test_a_sidecar_may_come_before_with_or_after_its_document(deployment: Deployment) -> None:
+    assert deployment.ingest(sidecar(deployment, "before.txt", {"n": 1})) == DONE
+    assert set(counts(deployment).values()) == {0}
+    deployment.put("before.txt", "A note.")
+    both = [sidecar(deployment, "with.txt", {"n": 2}), notification(store(deployment, "with.txt", "Another note."))]
+    assert deployment.ingest(*both) == DONE
+    deployment.put("after.txt", "A third note.")
+    assert deployment.ingest(sidecar(deployment, "after.txt", {"n": 3})) == DONE
+    found = {key: shown(deployment, key) for key in deployment.documents()}
+    assert found == {"before.txt": ({"n": 1}, None), "with.txt": ({"n": 2}, None), "after.txt": ({"n": 3}, None)}
+    assert len(embedded(deployment)) == 3
+
+
+def test_a_sidecar_changes_metadata_and_neither_chunks_nor_embeddings(deployment: Deployment) -> None:
+    deployment.put("note.md", handbook())
+    before = [sorted(rows(deployment, f"table {table}")) for table in ("chunks", "embeddings")]
+    calls = len(deployment.model.requests)
+    assert deployment.ingest(sidecar(deployment, "note.md", {"year": 2020, "lang": "en"})) == DONE
+    assert deployment.ingest(sidecar(deployment, "note.md", {"year": 2021})) == DONE
+    assert shown(deployment, "note.md") == ({"year": 2021}, None)
+    assert [sorted(rows(deployment, f"table {table}")) for table in ("chunks", "embeddings")] == before
+    assert len(deployment.model.requests) == calls
+
+
+def test_a_sidecar_that_goes_takes_its_metadata_and_leaves_what_came_with_the_upload(deployment: Deployment) -> None:
+    beside = f"{deployment.tenant}/default/note.txt.metadata.json"
+    place = {"Bucket": BUCKET, "Key": f"{deployment.tenant}/default/note.txt"}
+    deployment.s3.put_object(**place, Body=b"A note.", Metadata={"rag-metadata": '{"lang": "de"}'})
+    assert deployment.ingest(notification(place["Key"]), sidecar(deployment, "note.txt", {"year": 2020})) == DONE
+    assert shown(deployment, "note.txt") == ({"year": 2020}, None)
+    deployment.s3.delete_object(Bucket=BUCKET, Key=beside)
+    assert deployment.ingest(notification(beside, event="ObjectRemoved:DeleteMarkerCreated")) == DONE
+    assert shown(deployment, "note.txt") == ({"lang": "de"}, None)
+
+
+@pytest.mark.parametrize("torn", ["{", '{"a": {"b": 1}}', '{"a": "' + "x" * 17_000 + '"}', b"\xff"])
+def test_a_sidecar_that_cannot_be_used_is_shown_and_leaves_what_there_was(deployment: Deployment, torn: Any) -> None:
+    deployment.put("note.txt", "A note about rivers.")
+    assert deployment.ingest(sidecar(deployment, "note.txt", {"year": 2020})) == DONE
+    assert deployment.ingest(sidecar(deployment, "note.txt", torn)) == DONE
+    metadata, error = shown(deployment, "note.txt")
+    assert (metadata, error.startswith("the sidecar: ")) == ({"year": 2020}, True)
+    deployment.put("note.txt", "A new note about rivers.")
+    assert shown(deployment, "note.txt") == (metadata, error)
+    [hit] = deployment.ask("POST", "/v1/search", {"query": "rivers", "filters": {"year": 2020}}).json["hits"]
+    assert hit["content"] == "A new note about rivers."
+    assert deployment.ingest(sidecar(deployment, "note.txt", {"year": 2021})) == DONE
+    assert shown(deployment, "note.txt") == ({"year": 2021}, None)
+
+
+def test_events_of_document_and_sidecar_in_any_order_and_number_end_as_the_bucket_is(deployment: Deployment) -> None:
+    chance = random.Random(11)
+    for history in range(12):
+        key, events = f"{history}.txt", []
+        for step in range(6):
+            suffix = chance.choice(["", ".metadata.json"])
+            object_key = f"{deployment.tenant}/default/{key}{suffix}"
+            if chance.random() < 0.25:
+                deployment.s3.delete_object(Bucket=BUCKET, Key=object_key)
+                events.append(notification(object_key, event="ObjectRemoved:DeleteMarkerCreated"))
+            elif suffix:
+                events.append(sidecar(deployment, key, {"step": step}))
+            else:
+                events.append(notification(store(deployment, key, f"words of step {step}")))
+            # Some are delivered before the next thing happens, with some of those before them once more.
+            if chance.random() < 0.5:
+                assert deployment.ingest(*chance.sample(events, chance.randint(1, len(events)))) == DONE
+        chance.shuffle(events)
+        assert deployment.ingest(*events) == DONE
+        assert state(deployment, key) == wanted(deployment, key)
+
+
+def state(deployment: Deployment, key: str) -> Any:
+    query = "select metadata, content from documents d join chunks c on c.document_id = d.id"
+    found = rows(deployment, f"{query} where key = '{key}'")
+    return found[0] if found else None
+
+
+def wanted(deployment: Deployment, key: str) -> Any:
+    def content(name: str) -> bytes | None:
+        listed = deployment.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{deployment.tenant}/default/{name}")
+        object_key = f"{deployment.tenant}/default/{name}"
+        if object_key not in {one["Key"] for one in listed.get("Contents", [])}:
+            return None
+        return bytes(deployment.s3.get_object(Bucket=BUCKET, Key=object_key)["Body"].read())
+
+    body, beside = content(key), content(key + ".metadata.json")
+    return None if body is None else (json.loads(beside or "{}"), body.decode())
+
+
+def test_a_sidecar_that_changes_while_its_document_is_embedded_is_the_one_that_counts(deployment: Deployment) -> None:
+    object_key = store(deployment, "note.md", handbook())
+    sidecar(deployment, "note.md", {"year": 1})
+    late: list[str] = []
+
+    def change() -> None:
+        late.append(sidecar(deployment, "note.md", {"year": 2}))
+
+    deployment.model.script = [before_reply(change)]
+    assert deployment.ingest(notification(object_key)) == DONE
+    assert shown(deployment, "note.md") == ({"year": 2}, None)
+    assert deployment.ingest(*late) == DONE
+    assert (shown(deployment, "note.md"), len(embedded(deployment))) == (({"year": 2}, None), 4)
+
+
+def test_a_sidecars_message_that_fails_for_good_leaves_its_document_ready(deployment: Deployment, inbox: Inbox) -> None:
+    deployment.put("note.txt", "A note.")
+    records = inbox.deliver(sidecar(deployment, "note.txt", {"year": 1}))
+    dead = deployment.database.dsn("rag_ingest").replace(str(deployment.database.server.port), "1")
+    assert deliver(deployment, records, database_url=dead, max_receives="1")["batchItemFailures"]
+    assert deployment.documents()["note.txt"]["status"] == "ready"
+    assert deliver(deployment, inbox.receive([records[0]["messageId"]])) == DONE
+    assert shown(deployment, "note.txt") == ({"year": 1}, None)

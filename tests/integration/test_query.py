@@ -35,7 +35,8 @@ def test_an_answer_cites_the_document_heading_and_literal_words(filled: Deployme
     assert citation["quote"] in PASSAGE
     assert 0 < citation["score"] <= 1
     assert set(body) == {
-        *("answer", "citations", "hits", "model", "cached", "degraded", "usage", "timings_ms", "request_id")
+        *("question", "rewritten_question", "conversation_id", "answer", "citations", "hits", "model", "cached"),
+        *("degraded", "explanation", "usage", "timings_ms", "request_id"),
     }
     assert (body["model"], body["cached"], body["degraded"]) == ("fake", False, None)
     assert body["usage"] == {"prompt_tokens": 10, "completion_tokens": 5}
@@ -112,6 +113,66 @@ def test_filters_choose_documents(filled: Deployment) -> None:
     assert keys({"document_id": identity}) == {"other/refunds.txt"}
     assert keys({"document_id": {"any": [str(uuid.uuid4())]}}) == set()
     assert keys({"media_type": "text/plain"}) == {"other/refunds.txt"}
+
+
+def test_a_filter_that_does_not_fit_is_named_by_field_and_operator(filled: Deployment) -> None:
+    body = {"query": "refunds", "filters": {"year": {"gte": True}}}
+    reply = filled.ask("POST", "/v1/search", body)
+    [error] = reply.json["errors"]
+    assert (reply.status, error["path"]) == (422, "body.filters.year.gte")
+    assert error["message"] == "must be a number or a string"
+
+
+def upload(deployment: Deployment, key: str, content: bytes, **request: Any) -> dict[str, Any]:
+    """Upload by the form that the API returns, and have the object's message delivered."""
+    created: dict[str, Any] = deployment.ask("POST", "/v1/documents", {"key": key, **request}).json
+    with httpx.Client() as client:
+        sent = client.post(created["upload"]["url"], data=created["upload"]["fields"], files={"file": content})
+    assert sent.status_code == 204, sent.text
+    deployment.ingest(notification(created["upload"]["fields"]["key"]))
+    return created
+
+
+def test_metadata_comes_with_the_upload_or_beside_it_and_is_filtered_by(deployment: Deployment) -> None:
+    given = {"year": 2024, "open": True, "tags": ["a", "é"], "who": 'says "no", twice'}
+    created = upload(deployment, "one.txt", b"A note about rivers.", metadata=given)
+    upload(deployment, "two.txt", b"A note about lakes.")
+    document = deployment.documents()["one.txt"]
+    assert (document["metadata"], document["metadata_error"]) == (given, None)
+
+    def found(filters: Any) -> set[str]:
+        reply = deployment.ask("POST", "/v1/search", {"query": "note", "filters": filters})
+        return {hit["key"] for hit in reply.json["hits"]}
+
+    assert found({"year": {"gte": 2020}, "tags": {"any": ["é", "x"]}, "key": {"prefix": "one"}}) == {"one.txt"}
+    assert found({"year": {"not": {"gte": 2020}}}) == {"two.txt"}
+    beside = upload(deployment, "one.txt.metadata.json", b'{"year": 1999}')
+    assert beside["id"] == created["id"]
+    assert deployment.documents()["one.txt"]["metadata"] == {"year": 1999}
+    assert found({"year": 1999}) == {"one.txt"}
+    assert set(deployment.documents()) == {"one.txt", "two.txt"}
+
+
+def test_metadata_that_an_upload_does_not_carry_is_pointed_to_the_sidecar(deployment: Deployment) -> None:
+    given = {"key": "one.txt", "metadata": {"a": "x" * 999, "b": "y" * 999, "c": "z" * 99}}
+    reply = deployment.ask("POST", "/v1/documents", given)
+    assert (reply.status, "<key>.metadata.json" in reply.json["detail"]) == (422, True)
+
+
+def test_what_was_signed_with_an_upload_is_what_it_carries(deployment: Deployment) -> None:
+    for given in ({}, {"metadata": {"year": 2024}}):
+        form = deployment.ask("POST", "/v1/documents", {"key": "one.txt", **given}).json["upload"]
+        forged = {**form["fields"], "x-amz-meta-rag-metadata": '{"year": 1}'}
+        with httpx.Client() as client:
+            assert client.post(form["url"], data=forged, files={"file": b"x"}).status_code == 403
+
+
+def test_a_sidecar_goes_with_its_document(deployment: Deployment) -> None:
+    created = upload(deployment, "one.txt", b"A note about rivers.")
+    upload(deployment, "one.txt.metadata.json", b'{"year": 1999}')
+    assert deployment.ask("DELETE", f"/v1/documents/{created['id']}").status == 202
+    left = deployment.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{deployment.tenant}/")
+    assert left["KeyCount"] == 0
 
 
 def test_the_life_of_a_document(deployment: Deployment) -> None:
@@ -217,7 +278,13 @@ BAD: list[tuple[str, str, Any, int]] = [
     ("POST", "/v1/search", {"query": "x", "top_k": 0}, 422),
     ("POST", "/v1/search", {"query": "x", "top_k": 10**9}, 422),
     ("POST", "/v1/search", {"query": "x", "mode": "magic"}, 422),
-    ("POST", "/v1/search", {"query": "x", "filters": {"nonsense": 1}}, 422),
+    ("POST", "/v1/search", {"query": "x", "filters": {"no name": 1}}, 422),
+    ("POST", "/v1/search", {"query": "x", "filters": {"year": {"between": [1, 2]}}}, 422),
+    ("POST", "/v1/search", {"query": "x", "filters": []}, 422),
+    ("POST", "/v1/documents", {"key": "a.txt", "metadata": {"a": None}}, 422),
+    ("POST", "/v1/documents", {"key": "a.txt", "metadata": {"a": "x" * 900, "b": "\u00e9" * 900}}, 422),
+    ("POST", "/v1/documents", {"key": "a.txt.metadata.json", "metadata": {}}, 422),
+    ("POST", "/v1/documents", {"key": "a/.metadata.json"}, 422),
     ("POST", "/v1/search", {"query": "x", "filters": {"key": "a\0b"}}, 422),
     ("POST", "/v1/search", {"query": "\ud800"}, 422),
     ("POST", "/v1/search", {"query": "x\0y"}, 422),
@@ -272,12 +339,12 @@ def test_a_cursor_that_was_not_given_is_refused(deployment: Deployment, cursor: 
 def test_an_unforeseen_error_tells_nothing_of_the_inside(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from functions.query import api
+    from rag import searching
 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("SELECT secret FROM /var/task/store.py")
 
-    monkeypatch.setattr(api.answering, "search", broken)
+    monkeypatch.setattr(searching, "search", broken)
     reply = deployment.ask("POST", "/v1/search", {"query": "x"})
     assert reply.status == 500
     assert "SELECT" not in reply.raw["body"]

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from functions.query.filters import read
 from rag import ingestion, lexical, ranking
 from rag.errors import ConflictError, InvalidRequestError, NotAuthorizedError, NotFoundError, UnavailableError
 from rag.migrations import MigrationError, ensure_space, migrate
@@ -24,10 +25,10 @@ from rag.store.index import IndexStore
 from rag.store.search import SearchStore
 from rag.types import (
     Chunk,
+    Description,
     DocumentContent,
     DocumentQuery,
     EmbeddingSpace,
-    Filters,
     Hit,
     Ingestion,
     Location,
@@ -53,7 +54,7 @@ class World:
     def place(self, key: str, *, collection: str = "default", tenant: uuid.UUID | None = None) -> Location:
         return Location(tenant or self.tenant, collection, key)
 
-    def put(self, key: str, *texts: str, version: str = "v1", **place: Any) -> Location:
+    def put(self, key: str, *texts: str, version: str = "v1", metadata: Any = None, **place: Any) -> Location:
         """Index a document whose chunks are the texts, each with a vector made of its first letters."""
         location = self.place(key, **place)
         collection = self.index.collection(location, create=True)
@@ -64,7 +65,10 @@ class World:
         indexed = tuple(ingestion.indexed(location, collection, chunk, vector(chunk.text)) for chunk in chunks)
         content = DocumentContent(known, b"\0" * 32, "text/plain", key, indexed)
         done = Ingestion("ready", datetime.now(UTC), version, chunk_count=len(texts))
-        assert self.index.replace(location, collection, content, done, unchanged=lambda: True)
+        described = Description(metadata or {})
+        assert self.index.replace(
+            location, collection, content, done, unchanged=lambda: True, describe=lambda: described
+        )
         return location
 
     def find(self, text: str, *, tenant: uuid.UUID | None = None, mode: Any = "hybrid", **filters: Any) -> list[Hit]:
@@ -75,9 +79,9 @@ class World:
             embedding=vector(text),
             lexemes=lambda _: list(counts),
             weigh=lambda frequencies, chunk_count: lexical.question(counts, frequencies, chunk_count),
-            rank=lambda candidates: ranking.fuse(candidates, mode=mode),
+            rank=lambda candidates, _: ranking.fuse(candidates, mode=mode),
             mode=mode,
-            filters=Filters(**filters),
+            filters=read(filters),
             depth=100,
         )
         return hits
@@ -225,17 +229,81 @@ def test_readers_see_all_of_a_version_or_all_of_the_other(world: World) -> None:
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [
-        ({"key_prefix": "a/"}, {"a/1.txt", "a/2.txt"}),
-        ({"keys": ["a/1.txt", "b/1.txt"]}, {"a/1.txt", "b/1.txt"}),
-        ({"media_types": ["application/pdf"]}, set()),
-        ({"keys": ["a/1.txt"], "key_prefix": "b/"}, set()),
+        ({"key": {"prefix": "a/"}}, {"a/1.txt", "a/2.txt"}),
+        ({"key": {"any": ["a/1.txt", "b/1.txt"]}}, {"a/1.txt", "b/1.txt"}),
+        ({"media_type": "application/pdf"}, set()),
+        ({"key": {"eq": "a/1.txt", "prefix": "b/"}}, set()),
+        ({"year": {"gte": 2021}}, {"a/2.txt", "b/1.txt"}),
+        ({"year": {"gte": 2021}, "key": {"prefix": "a/"}}, {"a/2.txt"}),
     ],
 )
 def test_a_filter_leaves_every_hit_that_fits_and_no_other(world: World, filters: Any, expected: set[str]) -> None:
-    for key in ("a/1.txt", "a/2.txt", "b/1.txt"):
-        world.put(key, "the same words everywhere")
+    for year, key in enumerate(("a/1.txt", "a/2.txt", "b/1.txt"), start=2020):
+        world.put(key, "the same words everywhere", metadata={"year": year})
     for mode in ("hybrid", "dense", "lexical"):
         assert {hit.key for hit in world.find("same words", mode=mode, **filters)} == expected
+
+
+def test_if_k_matching_chunks_exist_k_are_returned_however_few_match(world: World) -> None:
+    for number in range(150):
+        world.put(f"{number}.txt", "the same words everywhere", metadata={"rare": number % 50 == 0})
+    for mode in ("hybrid", "dense", "lexical"):
+        assert {hit.key for hit in world.find("same words", mode=mode, rare=True)} == {"0.txt", "50.txt", "100.txt"}
+
+
+def test_metadata_is_replaced_alone_and_stays_when_it_cannot_be_used(world: World) -> None:
+    location = world.put("note.txt", "text", metadata={"year": 2020, "lang": "en"})
+    collection = world.index.collection(location, create=False)
+    assert collection is not None
+    chunks = world.superuser("select * from chunks")
+
+    def describe(description: Description, version: str = "v1") -> bool:
+        known = ObjectVersion(version, "etag", 1)
+        return world.index.describe(location, collection, known, lambda: description)
+
+    def shown() -> tuple[Any, str | None]:
+        document = world.catalog.document(world.tenant, location.document_id)
+        return document.metadata, document.metadata_error
+
+    assert describe(Description({"year": 2021}))
+    assert shown() == ({"year": 2021}, None)
+    assert describe(Description(error="torn"))
+    assert shown() == ({"year": 2021}, "torn")
+    assert not describe(Description(error="torn"))
+    assert not describe(Description({"year": 1}), version="v2")  # which its own ingest will describe
+    world.index.begin(location, collection, ObjectVersion("v2", "etag", 1))
+    assert not describe(Description({"year": 1}), version="v2")
+    assert shown() == ({"year": 2021}, "torn")
+    world.put("note.txt", "text", version="v2")
+    assert shown() == ({}, None)
+    assert world.superuser("select * from chunks") == chunks
+
+
+def test_whoever_reads_metadata_later_under_the_lock_writes_it_later(world: World) -> None:
+    location = world.put("note.txt", "text")
+    collection = world.index.collection(location, create=False)
+    assert collection is not None
+    other = connect(world.database, "rag_ingest")
+    bucket, reading, waiting = [{"year": 1}], threading.Event(), "select count(*) from pg_locks where not granted"
+
+    def slowly() -> Description:
+        read = Description(bucket[0])
+        reading.set()
+        while world.superuser(waiting) == [(0,)]:
+            pass
+        return read
+
+    def describe(index: IndexStore, read: Callable[[], Description]) -> None:
+        index.describe(location, collection, ObjectVersion("v1", "etag", 1), read)
+
+    first = threading.Thread(target=describe, args=(world.index, slowly))
+    first.start()
+    assert reading.wait(10)
+    bucket[0] = {"year": 2}
+    describe(IndexStore(other, SPACE), lambda: Description(bucket[0]))
+    first.join()
+    other.close()
+    assert world.catalog.document(world.tenant, location.document_id).metadata == {"year": 2}
 
 
 def test_a_tenant_sees_nothing_of_another_by_any_read(world: World) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from rag import answering, prompting
-from rag.answering import MODEL_DOWN, Limits, Question
+from rag import answering, prompting, searching
+from rag.answering import MODEL_DOWN, Limits
 from rag.deadline import Deadline
 from rag.errors import NotFoundError, UnavailableError
-from rag.types import JSON, Candidate, Completion, Filters, Hit, Mode, Vector
+from rag.searching import Question
+from rag.types import JSON, Answer, Candidate, Completion, Condition, Filters, Hit, Mode, Style, Vector
 
 TENANT = uuid.UUID(int=7)
 PASSAGES = ("Refunds are paid within nine working days.", "Parcels arrive after three days by rail.")
@@ -43,7 +44,9 @@ class FakeLLM:
             raise UnavailableError("down")
         return [self.vector for _ in texts]
 
-    def complete(self, messages: Sequence[dict[str, str]], deadline: Deadline) -> Completion:
+    def complete(
+        self, messages: Sequence[dict[str, str]], deadline: Deadline, *, most_tokens: int | None = None
+    ) -> Completion:
         self.asked.append(messages)
         if self.says is None:
             raise UnavailableError("down")
@@ -91,7 +94,7 @@ class FakeStore:
         embedding: Vector | None,
         lexemes: Callable[[str], Sequence[int]],
         weigh: Callable[[Mapping[int, int], int], Mapping[int, float]],
-        rank: Callable[[Sequence[Candidate]], Sequence[tuple[Candidate, float]]],
+        rank: Callable[[Sequence[Candidate], Any], Sequence[tuple[Candidate, float]]],
         mode: Mode,
         filters: Filters,
         depth: int,
@@ -102,7 +105,8 @@ class FakeStore:
         self.seen = {"tenant": tenant_id, "embedding": embedding, "mode": mode, "filters": filters, "weights": weights}
         bm25 = self.met * sum(weights.values())
         found = {uuid.UUID(int=n + 1): passage for n, passage in enumerate(self.passages)}
-        ranked = rank([Candidate(chunk, TENANT, self.cosine - n / 10, bm25) for n, chunk in enumerate(found)])
+        candidates = [Candidate(chunk, TENANT, self.cosine - n / 10, bm25) for n, chunk in enumerate(found)]
+        ranked = rank(candidates, self)
         return [hit(candidate, score, found[candidate.chunk_id]) for candidate, score in ranked], "english"
 
 
@@ -130,11 +134,13 @@ class World:
     store: FakeStore = field(default_factory=FakeStore)
     cache: FakeCache = field(default_factory=FakeCache)
 
-    def search(self, **asked: Any) -> answering.Found:
+    def search(self, **asked: Any) -> searching.Found:
         question = Question(TENANT, asked.pop("text", "How are refunds paid?"), **asked)
-        return answering.search(question, llm=self.llm, store=self.store, cache=self.cache, deadline=Deadline.after(10))
+        return searching.search(question, llm=self.llm, store=self.store, cache=self.cache, deadline=Deadline.after(10))
 
-    def answer(self, *, seconds: float = 10, limits: Limits | None = None, **asked: Any) -> Any:
+    def reply(
+        self, *, seconds: float = 10, limits: Limits | None = None, style: Style = "short", **asked: Any
+    ) -> answering.Reply:
         return answering.answer(
             Question(**{"tenant_id": TENANT, "text": "How are refunds paid?", **asked}),
             llm=self.llm,
@@ -143,7 +149,11 @@ class World:
             count_tokens=lambda texts: [len(text) for text in texts],
             limits=limits or Limits(passages=10, context_tokens=10_000, min_score=None),
             deadline=Deadline.after(seconds),
+            style=style,
         )
+
+    def answer(self, **asked: Any) -> Answer:
+        return self.reply(**asked).answer
 
 
 @pytest.fixture
@@ -152,7 +162,7 @@ def world() -> World:
 
 
 def test_a_search_asks_both_legs_and_returns_the_best_first(world: World) -> None:
-    filters = Filters(key_prefix="faq")
+    filters = Filters((Condition("key", "prefix", "faq", of_document=True),))
     found = world.search(top_k=1, filters=filters)
     assert [one.content for one in found.hits] == [PASSAGES[0]]
     assert (world.store.seen["tenant"], world.store.seen["mode"]) == (TENANT, "hybrid")

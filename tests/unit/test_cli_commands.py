@@ -379,3 +379,80 @@ def test_a_tenant_that_cannot_be_made_exits_1_with_the_functions_words(
     api.reply(path, {"errorMessage": "The name is empty."}, X_Amz_Function_Error="Unhandled")
     assert rag("tenants", "create", "", "--data", tmp_path) == 1
     assert "The name is empty." in capsys.readouterr().err
+
+
+def test_filters_of_search_and_ask_are_sent_as_one(api: Api) -> None:
+    expressions = [
+        "year>=2020",
+        "year < 2024",
+        "lang!=de",
+        "key^=hr/",
+        "code=007",
+        'size="5"',
+        '{"tags": {"any": ["a"]}}',
+    ]
+    options = [word for expression in expressions for word in ("--filter", expression)]
+    api.reply("/v1/search", {"hits": [], "timings_ms": {}})
+    api.reply("/v1/query", ANSWER)
+    assert (rag("search", "leave", *options), rag("ask", "leave?", *options)) == (0, 0)
+    assert [body["filters"] for _, _, _, body in api.requests] == [
+        {
+            "year": {"gte": 2020, "lt": 2024},
+            "lang": {"not": "de"},
+            "key": {"prefix": "hr/"},
+            "code": {"eq": "007"},
+            "size": {"eq": "5"},
+            "tags": {"any": ["a"]},
+        }
+    ] * 2
+
+
+@pytest.mark.parametrize("given", [["year"], ["{"], ["=5"], ["year>2020", "year>2021"]])
+def test_a_filter_that_is_none_is_wrong_usage_and_asks_nothing(api: Api, given: list[str]) -> None:
+    assert rag("search", "leave", *[word for one in given for word in ("--filter", one)]) == 2
+    assert api.requests == []
+
+
+def test_put_sends_metadata_with_each_document_and_sidecars_before_them(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "all.json"
+    file.write_text('{"lang": "en", "year": 1}')
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.txt").write_text("text")
+    (folder / "a.txt.metadata.json").write_text("{}")
+    described = [
+        "--metadata",
+        file,
+        "--meta",
+        "year=2026",
+        "--meta",
+        "tags=a",
+        "--meta",
+        "tags=b",
+        "--meta",
+        "open=true",
+    ]
+    assert rag("put", folder, *described) == 0
+    promised = [body for method, path, _, body in api.requests if (method, path) == ("POST", "/v1/documents")]
+    assert [body["key"] for body in promised] == ["a.txt.metadata.json", "a.txt"]
+    assert "metadata" not in promised[0]
+    assert promised[1]["metadata"] == {"lang": "en", "year": 2026, "tags": ["a", "b"], "open": True}
+    assert capsys.readouterr().out.endswith("1 ready, 0 failed, 1 with metadata\n")
+
+
+def test_put_says_what_is_wrong_with_the_metadata_of_a_document_that_is_ready(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.add("a.txt", metadata_error="the sidecar: is not JSON in UTF-8")
+    (tmp_path / "a.txt").write_text("text")
+    assert rag("put", tmp_path) == 0
+    assert "metadata: the sidecar: is not JSON in UTF-8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", [["--meta", "year"], ["--metadata", "absent.json"]])
+def test_metadata_that_is_none_is_wrong_usage(api: Api, tmp_path: Path, given: list[str]) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    assert rag("put", tmp_path / "a.txt", *given) == 2
+    assert api.requests == []

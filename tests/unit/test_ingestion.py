@@ -16,7 +16,17 @@ from rag import ingestion
 from rag.deadline import Deadline
 from rag.errors import DocumentError, OutOfTimeError, UnavailableError
 from rag.ingestion import Limits, Outcome
-from rag.types import Collection, DocumentContent, Ingestion, Location, ObjectVersion, Parsed, Section, Vector
+from rag.types import (
+    Collection,
+    Description,
+    DocumentContent,
+    Ingestion,
+    Location,
+    ObjectVersion,
+    Parsed,
+    Section,
+    Vector,
+)
 
 HERE = Location(uuid.UUID(int=7), "default", "note.txt")
 DEFAULT = Collection(1, "default", "english", 1, 100.0, indexed=False, dimensions=4)
@@ -29,10 +39,16 @@ class FakeBucket:
 
     versions: list[str | None]
     content: bytes = b""
+    sidecar: bytes | None = None
+    uploaded: str | None = None
 
     def head(self, object_key: str, *, hurried: bool = False) -> ObjectVersion | None:
         name = self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
-        return ObjectVersion(name, "etag", len(self.content)) if name else None
+        return ObjectVersion(name, "etag", len(self.content), metadata=self.uploaded) if name else None
+
+    def read(self, object_key: str, *, limit_bytes: int) -> bytes | None:
+        assert object_key == HERE.object_key + ".metadata.json"
+        return self.sidecar if self.sidecar is None else self.sidecar[: limit_bytes + 1]
 
     def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes:
         path.write_bytes(self.content)
@@ -75,6 +91,7 @@ class FakeStore:
     done: str | None = None
     exists: bool = True
     failure: str | None = None
+    description: Description = field(default_factory=Description)
 
     def collection(self, location: Location, *, create: bool) -> Collection | None:
         return DEFAULT if create or self.exists else None
@@ -103,12 +120,26 @@ class FakeStore:
         ingestion: Ingestion,
         *,
         unchanged: Callable[[], bool],
+        describe: Callable[[], Description],
     ) -> bool:
         if not unchanged():
             return False
+        self.description = describe()
         self.content, self.done = content, content.version.version_id
         self.ended.append(ingestion)
         return True
+
+    def describe(
+        self,
+        location: Location,
+        collection: Collection,
+        version: ObjectVersion,
+        describe: Callable[[], Description],
+    ) -> bool:
+        if version.version_id != self.done:
+            return False
+        before, self.description = self.description, describe()
+        return self.description != before
 
     def forget(
         self, location: Location, collection: Collection, ingestion: Ingestion, *, unchanged: Callable[[], bool]
@@ -138,10 +169,12 @@ def ingest(
     seconds: float = 600,
     least_seconds: float = 0,
     last_delivery: bool = False,
+    sidecar: bytes | None = None,
+    uploaded: str | None = None,
 ) -> Any:
     return ingestion.ingest(
         HERE,
-        bucket=FakeBucket(list(versions), content),
+        bucket=FakeBucket(list(versions), content, sidecar, uploaded),
         parser=FakeParser(),
         embedder=embedder or FakeEmbedder(),
         store=store or FakeStore(),
@@ -263,6 +296,65 @@ def test_a_document_is_not_begun_without_the_time_to_read_it() -> None:
     with pytest.raises(OutOfTimeError):
         ingest("v1", store=store, least_seconds=1000)
     assert store.ended == []
+
+
+def describe(
+    version: str | None, store: FakeStore, *, sidecar: bytes | None = None, uploaded: str | None = None
+) -> Any:
+    return ingestion.describe(HERE, bucket=FakeBucket([version], b"", sidecar, uploaded), store=store)
+
+
+def test_a_document_has_the_metadata_of_its_sidecar_else_of_its_upload() -> None:
+    store = FakeStore()
+    ingest(
+        "v1", content=text("trains"), store=store, sidecar=b'{"year": 2020}', uploaded='{"year": 1999, "lang": "en"}'
+    )
+    assert store.description == Description({"year": 2020})
+    ingest("v2", content=text("trains"), store=store, uploaded='{"year": 1999}')
+    assert store.description == Description({"year": 1999})
+    ingest("v3", content=text("trains"), store=store)
+    assert store.description == Description()
+
+
+def test_a_document_that_failed_has_metadata_as_well() -> None:
+    store = FakeStore()
+    assert ingest("v1", content=b"torn", store=store, sidecar=b'{"year": 2020}').result == "failed"
+    assert store.description == Description({"year": 2020})
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "uploaded", "error"),
+    [
+        (b"{", None, "the sidecar: is not JSON in UTF-8"),
+        (b'{"a": {"b": 1}}', "{}", "the sidecar: a: must be a string, a number, a boolean or a list of strings"),
+        (b'{"a": "' + b"x" * 20_000 + b'"}', "{}", "the sidecar: has more than 16,384 bytes"),
+        (None, "[]", "the upload: must be a JSON object"),
+    ],
+)
+def test_metadata_that_cannot_be_used_leaves_the_document_ready_and_says_why(
+    sidecar: bytes | None, uploaded: str | None, error: str
+) -> None:
+    store = FakeStore()
+    assert ingest("v1", content=text("trains"), store=store, sidecar=sidecar, uploaded=uploaded).result == "ready"
+    assert store.description == Description(error=error)
+
+
+def test_the_same_version_with_another_sidecar_is_described_and_not_read_again() -> None:
+    store, embedder = FakeStore(), FakeEmbedder()
+    ingest("v1", content=text("trains"), store=store, embedder=embedder)
+    again = ingest("v1", content=text("trains"), store=store, embedder=embedder, sidecar=b'{"a": 1}')
+    assert (again, len(embedder.batches)) == (Outcome("described"), 1)
+    assert describe("v1", store, sidecar=b'{"a": 2}') == Outcome("described")
+    assert describe("v1", store, sidecar=b'{"a": 2}') == Outcome("unchanged")
+    assert store.description == Description({"a": 2})
+
+
+def test_a_sidecar_of_a_document_that_is_not_there_or_not_ingested_yet_changes_nothing() -> None:
+    store = FakeStore(done="v1")
+    assert describe(None, store, sidecar=b'{"a": 1}') == Outcome("unchanged")
+    assert describe("v2", store, sidecar=b'{"a": 1}') == Outcome("unchanged")
+    assert describe("v1", FakeStore(exists=False), sidecar=b'{"a": 1}') == Outcome("unchanged")
+    assert store.description == Description()
 
 
 def test_what_waits_is_announced() -> None:

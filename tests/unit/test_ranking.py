@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.ranking import LEAST_RELEVANCE, fuse, relevance, relevant
+from rag.ranking import (
+    LEAST_RELEVANCE,
+    UNCALIBRATED_RELEVANCE,
+    fuse,
+    least_relevance,
+    leg_ranks,
+    reciprocal,
+    relevance,
+    relevant,
+)
 from rag.types import Candidate, Hit, Mode
 
 MODES: tuple[Mode, ...] = ("hybrid", "dense", "lexical")
@@ -111,16 +120,64 @@ def test_a_chunk_that_repeats_the_question_does_not_count_for_more_than_all_of_i
 
 
 def test_nothing_found_is_nothing_to_answer_from() -> None:
-    assert not relevant([], 10)
-    assert not relevant([], 10, min_score=0.0)
+    assert not relevant([], 10, least=0.0)
 
 
-def test_the_setting_overrides_the_calibrated_threshold() -> None:
-    hits = [hit(LEAST_RELEVANCE, 10 * LEAST_RELEVANCE)]
+def test_an_answer_needs_the_relevance_that_is_asked_for() -> None:
+    hits = [hit(0.3, 3)]
 
-    assert relevant(hits, 10)
-    assert not relevant(hits, 10, min_score=LEAST_RELEVANCE + 0.01)
-    assert relevant([hit(0.01, 0.1)], 10, min_score=0.0)
+    assert relevant(hits, 10, least=0.3)
+    assert not relevant(hits, 10, least=0.31)
+    assert relevant([hit(0.01, 0.1)], 10, least=0.0)
+
+
+def test_a_model_that_was_not_calibrated_turns_away_less_than_one_that_was() -> None:
+    assert least_relevance("all-MiniLM-L6-v2") == 0.30
+    assert least_relevance("text-embedding-9") == UNCALIBRATED_RELEVANCE < min(LEAST_RELEVANCE.values())
+
+
+def test_reciprocal_ranks_count_every_leg_that_a_candidate_is_in() -> None:
+    both, dense, lexical = candidate(0.5, 10), candidate(0.9, 0), candidate(0.1, 20)
+
+    scores = dict(reciprocal([both, dense, lexical], mode="hybrid"))
+
+    most = 2 / 61
+    assert scores[both] == pytest.approx((1 / 62 + 1 / 62) / most)
+    assert scores[dense] == pytest.approx(1 / 61 / most)
+    assert scores[lexical] == pytest.approx((1 / 63 + 1 / 61) / most)
+
+
+def test_one_leg_alone_has_the_same_order_by_either_fusion() -> None:
+    found = [candidate(0.1, 20), candidate(0.9, 1), candidate(0.5, 3)]
+
+    for mode in ("dense", "lexical"):
+        assert [one for one, _ in reciprocal(found, mode=mode)] == [one for one, _ in fuse(found, mode=mode)]
+
+
+@given(candidates=CANDIDATES, mode=st.sampled_from(MODES), seed=st.integers())
+def test_reciprocal_ranks_fall_within_0_and_1_whatever_the_order_of_candidates(
+    candidates: list[Candidate], mode: Mode, seed: int
+) -> None:
+    ranked = reciprocal(candidates, mode=mode)
+    scores = [score for _, score in ranked]
+
+    assert all(0 <= score <= 1 for score in scores)
+    assert scores == sorted(scores, reverse=True)
+    assert reciprocal(random.Random(seed).sample(candidates, len(candidates)), mode=mode) == ranked
+
+
+@given(candidates=CANDIDATES, mode=st.sampled_from(MODES), depth=st.integers(1, 5))
+def test_a_chunk_has_a_rank_only_in_a_leg_that_put_it_forward(
+    candidates: list[Candidate], mode: Mode, depth: int
+) -> None:
+    ranks = leg_ranks(candidates, mode=mode, depth=depth)
+
+    assert (ranks["dense"] is None, ranks["lexical"] is None) == (mode == "lexical", mode == "dense")
+    matching = [one for one in candidates if one.bm25 > 0]
+    for leg, those in (("dense", candidates), ("lexical", matching)):
+        order = ranks[leg]
+        if order is not None:
+            assert sorted(order.values()) == list(range(1, min(depth, len(those)) + 1))
 
 
 @given(hits=st.lists(st.builds(hit, st.floats(-1, 1), st.floats(0, 1000))), possible=st.floats(0, 1000))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.ingest.records import location, locations
+from functions.ingest.records import Named, document, named
 from rag.types import Location
 
 TENANT = uuid.UUID("0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11")
@@ -29,16 +29,18 @@ def record(encoded_key: object, bucket: str = BUCKET) -> dict[str, object]:
     return {"s3": {"bucket": {"name": bucket}, "object": {"key": encoded_key}}}
 
 
-@given(tenant=st.uuids(), collection=COLLECTIONS, key=KEYS.filter(lambda key: not key.endswith("/")))
+@given(
+    tenant=st.uuids(), collection=COLLECTIONS, key=KEYS.filter(lambda key: not key.endswith(("/", ".metadata.json")))
+)
 def test_a_place_comes_back_from_the_event_of_its_object(tenant: uuid.UUID, collection: str, key: str) -> None:
     place = Location(tenant, collection, key)
-    assert locations(message(quote_plus(place.object_key, safe="/")), BUCKET) == [place]
+    assert named(message(quote_plus(place.object_key, safe="/")), BUCKET) == [Named(place)]
 
 
 @given(st.text(max_size=80))
 def test_a_key_is_a_document_only_under_its_own_name(object_key: str) -> None:
-    found = location(object_key)
-    assert found is None or found.object_key == object_key
+    found = document(object_key)
+    assert found is None or found.sidecar or found.location.object_key == object_key
 
 
 @pytest.mark.parametrize(
@@ -60,20 +62,31 @@ def test_a_key_is_a_document_only_under_its_own_name(object_key: str) -> None:
         f"{str(TENANT).upper()}/default/a.txt",
         f"{{{TENANT}}}/default/a.txt",
         f"{TENANT}/default/nul\0.txt",
+        f"{TENANT}/default/.metadata.json",
+        f"{TENANT}/default/folder/.metadata.json",
+        f"{TENANT}/default/a.txt.metadata.json.metadata.json",
+        f"{TENANT}/Default/a.txt.metadata.json",
     ],
 )
 def test_a_key_outside_the_scheme_is_nobodys(object_key: str) -> None:
-    assert location(object_key) is None
+    assert document(object_key) is None
+
+
+@given(tenant=st.uuids(), key=KEYS.filter(lambda key: not key.endswith(("/", ".metadata.json"))))
+def test_a_sidecar_is_of_the_document_that_it_describes_and_none_itself(tenant: uuid.UUID, key: str) -> None:
+    place = Location(tenant, "default", key)
+    encoded = quote_plus(place.object_key + ".metadata.json", safe="/")
+    assert named(message(encoded), BUCKET) == [Named(place, sidecar=True)]
 
 
 def test_a_message_may_name_several_documents_and_keeps_their_order() -> None:
     body = message(f"{TENANT}/default/a+b.txt", "nobodys.txt", f"{TENANT}/default/100%25.txt")
-    assert [found.key for found in locations(body, BUCKET)] == ["a b.txt", "100%.txt"]
+    assert [found.location.key for found in named(body, BUCKET)] == ["a b.txt", "100%.txt"]
 
 
 @pytest.mark.parametrize("body", ['{"Event": "s3:TestEvent"}', '{"Records": []}'])
 def test_a_notification_may_name_nothing(body: str) -> None:
-    assert locations(body, BUCKET) == []
+    assert named(body, BUCKET) == []
 
 
 @pytest.mark.parametrize(
@@ -86,10 +99,10 @@ def test_a_notification_may_name_nothing(body: str) -> None:
 )
 def test_what_is_no_notification_is_refused_in_one_way(body: str) -> None:
     with pytest.raises(ValueError, match="not an S3 notification"):
-        locations(body, BUCKET)
+        named(body, BUCKET)
 
 
 def test_a_notification_of_another_bucket_is_not_ours() -> None:
     body = json.dumps({"Records": [record(f"{TENANT}/default/a.txt", "another")]})
     with pytest.raises(ValueError, match="of the bucket documents"):
-        locations(body, BUCKET)
+        named(body, BUCKET)

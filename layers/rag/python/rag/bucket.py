@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rag import metadata
 from rag.errors import DocumentError, UnavailableError
 from rag.types import JSON, ObjectVersion
 
@@ -66,6 +67,22 @@ class Bucket:
             raise _unavailable(error) from error
         return digest.digest()
 
+    def read(self, object_key: str, *, limit_bytes: int) -> bytes | None:
+        """Return what a small object holds now, one byte more than the limit at most; None when there is none.
+
+        Others wait for the caller: one attempt, of three seconds at most.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        client = self._client(HURRIED)
+        try:
+            with client.get_object(Bucket=self._name, Key=object_key)["Body"] as body:
+                return body.read(limit_bytes + 1)
+        except client.exceptions.NoSuchKey:
+            return None
+        except (ClientError, BotoCoreError) as error:
+            raise _unavailable(error) from error
+
     def delete(self, object_key: str) -> None:
         """Delete the current version; older ones stay until the bucket's lifecycle takes them."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
@@ -75,13 +92,20 @@ class Bucket:
         except (ClientError, BotoCoreError) as error:
             raise _unavailable(error) from error
 
-    def presign_upload(self, object_key: str, *, limit_bytes: int, valid_seconds: int) -> JSON:
-        """Return `{"url", "fields"}` of a POST that may write this one key, up to `limit_bytes`."""
+    def presign_upload(
+        self, object_key: str, *, limit_bytes: int, valid_seconds: int, metadata_field: str | None = None
+    ) -> JSON:
+        """Return `{"url", "fields"}` of a POST that may write this one key, up to `limit_bytes`.
+
+        `metadata_field` is signed into it: the version that is uploaded carries just that.
+        """
+        fields = {f"x-amz-meta-{metadata.FIELD}": metadata_field} if metadata_field else {}
         return dict(
             self._client().generate_presigned_post(
                 self._name,
                 object_key,
-                Conditions=[["content-length-range", 0, limit_bytes]],
+                Fields=dict(fields),
+                Conditions=[["content-length-range", 0, limit_bytes], *({name: fields[name]} for name in fields)],
                 ExpiresIn=valid_seconds,
             )
         )
@@ -116,6 +140,7 @@ def _current(client: S3Client, bucket: str, object_key: str) -> ObjectVersion | 
         etag=found["ETag"],
         size=found["ContentLength"],
         media_type=found.get("ContentType"),
+        metadata=found["Metadata"].get(metadata.FIELD),
     )
 
 

@@ -4,6 +4,7 @@ RagError
 ├── InvalidRequestError      the caller can fix it                         400
 │   ├── TooLargeError        more bytes than is allowed                    413
 │   └── ConflictError        it exists, and differently                    409
+├── MetadataError            user metadata that is not what it may be      422
 ├── NotAuthorizedError       no live credential                            401
 ├── ForbiddenError           the credential's role is not enough           403
 ├── NotFoundError            absent, or somebody else's: the same answer   404
@@ -45,6 +46,10 @@ class TooLargeError(InvalidRequestError):
 
 class ConflictError(InvalidRequestError):
     """There is one already, and it is not the same."""
+
+
+class MetadataError(RagError, ValueError):
+    """What is given as user metadata is not flat, typed or small enough."""
 
 
 class ForbiddenError(RagError):

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rag import chunking, lexical
+from rag import chunking, lexical, metadata
 from rag.deadline import Deadline
-from rag.errors import DocumentError, OutOfTimeError, UnavailableError
+from rag.errors import DocumentError, MetadataError, OutOfTimeError, UnavailableError
 from rag.types import (
     Chunk,
     Collection,
+    Description,
     DocumentContent,
     IndexedChunk,
     Ingestion,
@@ -36,6 +37,7 @@ RESERVE_SECONDS = 20.0
 class Bucket(Protocol):
     def head(self, object_key: str, *, hurried: bool = False) -> ObjectVersion | None: ...
     def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes: ...
+    def read(self, object_key: str, *, limit_bytes: int) -> bytes | None: ...
 
 
 class Parser(Protocol):
@@ -62,6 +64,14 @@ class Store(Protocol):
         ingestion: Ingestion,
         *,
         unchanged: Callable[[], bool],
+        describe: Callable[[], Description],
+    ) -> bool: ...
+    def describe(
+        self,
+        location: Location,
+        collection: Collection,
+        version: ObjectVersion,
+        describe: Callable[[], Description],
     ) -> bool: ...
     def forget(
         self, location: Location, collection: Collection, ingestion: Ingestion, *, unchanged: Callable[[], bool]
@@ -83,7 +93,7 @@ class Limits:
 class Outcome:
     """What became of one message: the document's new state, or why there was nothing to do."""
 
-    result: Literal["ready", "failed", "forgotten", "unchanged"]
+    result: Literal["ready", "failed", "described", "forgotten", "unchanged"]
     chunk_count: int = 0
     embedded_count: int = 0
     error_code: str | None = None
@@ -133,6 +143,19 @@ def ingest(
     raise UnavailableError(msg)
 
 
+def describe(location: Location, *, bucket: Bucket, store: Store) -> Outcome:
+    """Bring a document's metadata to what the bucket holds now; the message named its sidecar.
+
+    A document that the index does not hold in its current version is left to its own message: whoever ends its ingest
+    reads the sidecar then, under the same lock as this.
+    """
+    version = bucket.head(location.object_key)
+    collection = store.collection(location, create=False) if version is not None else None
+    if version is None or collection is None:
+        return Outcome("unchanged")
+    return _describe(location, collection, version, bucket=bucket, store=store)
+
+
 def announce(location: Location, *, store: Store) -> None:
     """Make a document visible as uploaded while it waits; nothing happens when it is known."""
     collection = store.collection(location, create=True)
@@ -178,8 +201,10 @@ def _index(
     started_at = datetime.now(UTC)
     collection = store.collection(location, create=True)
     failure = "the last delivery did not end" if last_delivery else None
-    if collection is None or not store.begin(location, collection, version, failure=failure):
+    if collection is None:
         return Outcome("unchanged")
+    if not store.begin(location, collection, version, failure=failure):
+        return _describe(location, collection, version, bucket=bucket, store=store)
     try:
         content_hash, parsed = _read(location, version, bucket=bucket, parser=parser, limits=limits)
         chunks = chunking.split(
@@ -202,8 +227,7 @@ def _index(
         tuple(indexed(location, collection, chunk, vectors[chunk.content_hash]) for chunk in chunks),
     )
     done = Ingestion("ready", started_at, version.version_id, chunk_count=len(chunks), embedded_count=embedded)
-    unchanged = _unchanged(location, version, bucket)
-    if not store.replace(location, collection, content, done, unchanged=unchanged):
+    if not _replace(location, collection, content, done, bucket=bucket, store=store):
         return None
     return Outcome("ready", len(chunks), embedded)
 
@@ -273,16 +297,47 @@ def _fail(
     store: Store,
 ) -> Outcome | None:
     failed = Ingestion("failed", started_at, version.version_id, error_code=error.code, error_message=str(error))
-    unchanged = _unchanged(location, version, bucket)
-    content = DocumentContent(version)
-    if not store.replace(location, collection, content, failed, unchanged=unchanged):
+    if not _replace(location, collection, DocumentContent(version), failed, bucket=bucket, store=store):
         return None
     return Outcome("failed", error_code=error.code)
 
 
-def _unchanged(location: Location, version: ObjectVersion, bucket: Bucket) -> Callable[[], bool]:
+def _replace(
+    location: Location,
+    collection: Collection,
+    content: DocumentContent,
+    ingestion: Ingestion,
+    *,
+    bucket: Bucket,
+    store: Store,
+) -> bool:
+    version = content.version
+
     def unchanged() -> bool:
         now = bucket.head(location.object_key, hurried=True)
         return now is not None and now.version_id == version.version_id
 
-    return unchanged
+    return store.replace(
+        location,
+        collection,
+        content,
+        ingestion,
+        unchanged=unchanged,
+        describe=lambda: _description(location, version, bucket),
+    )
+
+
+def _describe(
+    location: Location, collection: Collection, version: ObjectVersion, *, bucket: Bucket, store: Store
+) -> Outcome:
+    changed = store.describe(location, collection, version, lambda: _description(location, version, bucket))
+    return Outcome("described" if changed else "unchanged")
+
+
+def _description(location: Location, version: ObjectVersion, bucket: Bucket) -> Description:
+    """The sidecar's metadata where there is a sidecar, else what came with this version's upload."""
+    beside = bucket.read(metadata.sidecar(location.object_key), limit_bytes=metadata.MOST_BYTES)
+    try:
+        return Description(metadata.read(version.metadata or "{}" if beside is None else beside))
+    except MetadataError as error:
+        return Description(error=f"{'the upload' if beside is None else 'the sidecar'}: {error}")

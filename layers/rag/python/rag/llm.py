@@ -64,14 +64,16 @@ class LLM:
 
         return self._bounded(call, deadline)
 
-    def complete(self, messages: Sequence[dict[str, str]], deadline: Deadline) -> Completion:
-        """Return what the chat model says; ModelError when it says nothing."""
+    def complete(
+        self, messages: Sequence[dict[str, str]], deadline: Deadline, *, most_tokens: int | None = None
+    ) -> Completion:
+        """Return what the chat model says, in `most_tokens` or fewer; ModelError when it says nothing."""
 
         def call(timeout_seconds: float) -> Completion:
             response = self._client.chat.completions.create(
                 model=self.chat_model,
                 messages=list(messages),  # type: ignore[arg-type]  # the SDK wants one class per role
-                max_tokens=self._answer_tokens,
+                max_tokens=min(most_tokens or self._answer_tokens, self._answer_tokens),
                 temperature=0,
                 timeout=timeout_seconds,
             )

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from rag.types import Candidate, Hit, Mode
+
+Leg = Literal["dense", "lexical"]
 
 # Chosen on five development sets (docs/decisions/0008): the dense leg's share where several chunks match the words
 # equally well, and how much of it goes to the lexical leg when one chunk alone does.
 _DENSE_SHARE = 0.64
 _LEAD_COUNTS = 0.5
 
-# Calibrated on six development sets: their own questions are to be answered, those of another set are not. 0.30 keeps
-# 99.0 % of the first and turns away 85 % of the second; 0.28 is 99.9 % and 80 %, 0.32 is 98.8 % and 89 %. One leg alone
-# turns away 67 % (cosine) or 83 % (BM25) where it keeps 99 %. Cosines are of all-MiniLM-L6-v2.
-LEAST_RELEVANCE = 0.30
+# As many chunks as each leg puts forward, at least.
+CANDIDATES_PER_LEG = 100
+
+_RRF_K = 60
+
+# Embedding model → the `relevance` that an answer needs.
+# all-MiniLM-L6-v2 is calibrated on six development sets: their own questions are to be answered, those of another set
+# are not. 0.30 keeps 99.0 % of the first and turns away 85 % of the second; 0.28 is 99.9 % and 80 %, 0.32 is 98.8 % and
+# 89 %. One leg alone turns away 67 % (cosine) or 83 % (BM25) where it keeps 99 %.
+LEAST_RELEVANCE = {"all-MiniLM-L6-v2": 0.30, "sentence-transformers/all-MiniLM-L6-v2": 0.30, "all-minilm": 0.30}
+# Of a model that nobody has calibrated it is not known how near its cosines of unrelated texts come to each other. This
+# turns away only what neither leg sees anything in; the rest is the chat model's to decline.
+UNCALIBRATED_RELEVANCE = 0.15
 
 
 def fuse(candidates: Sequence[Candidate], *, mode: Mode) -> list[tuple[Candidate, float]]:
@@ -31,6 +44,40 @@ def fuse(candidates: Sequence[Candidate], *, mode: Mode) -> list[tuple[Candidate
     return sorted(scored, key=lambda pair: (-pair[1], pair[0].chunk_id))
 
 
+def reciprocal(
+    candidates: Sequence[Candidate], *, mode: Mode, depth: int = CANDIDATES_PER_LEG
+) -> list[tuple[Candidate, float]]:
+    """Order candidates by reciprocal rank fusion (Cormack et al., 2009; k = 60), best first, with scores in [0, 1].
+
+    The sum of 1 / (60 + rank) over the legs that a candidate is in, divided by what being first in each gives. Scores
+    of the legs play no part; equal sums are ordered by chunk id.
+    """
+    legs = [leg for leg in leg_ranks(candidates, mode=mode, depth=depth).values() if leg is not None]
+    most = len(legs) / (_RRF_K + 1)
+
+    def score(chunk: uuid.UUID) -> float:
+        return _unit(sum(1 / (_RRF_K + leg[chunk]) for leg in legs if chunk in leg) / most)
+
+    scored = [(candidate, score(candidate.chunk_id)) for candidate in candidates]
+    return sorted(scored, key=lambda pair: (-pair[1], pair[0].chunk_id))
+
+
+def leg_ranks(
+    candidates: Sequence[Candidate], *, mode: Mode, depth: int = CANDIDATES_PER_LEG
+) -> dict[Leg, dict[uuid.UUID, int] | None]:
+    """By leg, the rank from 1 of each of the `depth` chunks that it put forward; None for a leg that was not asked.
+
+    Every candidate has both scores, and a leg's best are among them. A chunk without any of the question's words is in
+    no lexical order.
+    """
+    dense = ((candidate.cosine, candidate.chunk_id) for candidate in candidates)
+    found = ((candidate.bm25, candidate.chunk_id) for candidate in candidates if candidate.bm25 > 0)
+    return {
+        "dense": _ranks(dense, depth) if mode != "lexical" else None,
+        "lexical": _ranks(found, depth) if mode != "dense" else None,
+    }
+
+
 def relevance(hits: Sequence[Hit], possible_bm25: float) -> float:
     """How well the best hits fit the question, in [0, 1]; unlike scores of hits it compares between questions.
 
@@ -43,9 +90,14 @@ def relevance(hits: Sequence[Hit], possible_bm25: float) -> float:
     return sum(legs) / len(legs) if legs else 0.0
 
 
-def relevant(hits: Sequence[Hit], possible_bm25: float, *, min_score: float | None = None) -> bool:
-    """Whether to answer from the hits: a `relevance` of at least `min_score`, or as calibrated where that is None."""
-    return bool(hits) and relevance(hits, possible_bm25) >= (LEAST_RELEVANCE if min_score is None else min_score)
+def least_relevance(embedding_model: str) -> float:
+    """The `relevance` that an answer needs where `RAG_MIN_SCORE` says nothing."""
+    return LEAST_RELEVANCE.get(embedding_model, UNCALIBRATED_RELEVANCE)
+
+
+def relevant(hits: Sequence[Hit], possible_bm25: float, *, least: float) -> bool:
+    """Whether to answer from the hits: when there are any, and their `relevance` is at least `least`."""
+    return bool(hits) and relevance(hits, possible_bm25) >= least
 
 
 def _scoring(mode: Mode, candidates: Sequence[Candidate]) -> Callable[[Candidate], float]:
@@ -61,6 +113,11 @@ def _scoring(mode: Mode, candidates: Sequence[Candidate]) -> Callable[[Candidate
     lead = 1 - second / best if best > 0 else 0.0
     dense = _DENSE_SHARE * (1 - _LEAD_COUNTS * lead)
     return lambda candidate: dense * _unit(candidate.cosine) + (1 - dense) * share(candidate)
+
+
+def _ranks(scores: Iterable[tuple[float, uuid.UUID]], depth: int) -> dict[uuid.UUID, int]:
+    best = sorted(scores, key=lambda pair: (-pair[0], pair[1]))[:depth]
+    return {chunk: rank for rank, (_, chunk) in enumerate(best, start=1)}
 
 
 def _unit(value: float) -> float:

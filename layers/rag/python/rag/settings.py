@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from rag.types import Fusion, Rerank
+
 PREFIX = "RAG_"
 
 
@@ -39,7 +41,12 @@ class Settings(BaseModel):
     parse_seconds: float = Field(60, gt=0, description="Wall-clock limit of parsing one document.")
     parse_memory_mib: int = Field(1024, ge=64, description="Address space of the parsing child, in MiB.")
     max_receives: int = Field(5, ge=1, description="Deliveries of a queue message, as its redrive policy says.")
+    top_k: int = Field(20, ge=1, le=300, description="Candidates that diversity and reranking choose from.")
     rerank_top_k: int = Field(10, ge=1, le=100, description="Passages that an answer is based on.")
+    fusion: Fusion = Field("weighted", description="How both legs become one order: weighted or rrf.")
+    mmr_lambda: float = Field(1, ge=0, le=1, description="Weight of relevance against diversity; 1: no diversity.")
+    per_document: int | None = Field(None, ge=1, le=300, description="Passages of one document at most; unset: all.")
+    rerank: Rerank = Field("none", description="Second look at the order of passages: none, or llm (the chat model).")
     min_score: float | None = Field(None, ge=0, le=1, description="Relevance that an answer needs; unset: calibrated.")
     context_tokens: int = Field(3000, ge=100, description="Tokens of passages in a prompt.")
     answer_tokens: int = Field(500, ge=16, description="Tokens that an answer may have.")
@@ -48,6 +55,9 @@ class Settings(BaseModel):
     )
     index_memory_mib: int = Field(
         256, ge=16, description="Memory of the database to build an index in; for maintain only."
+    )
+    conversation_ttl_seconds: int = Field(
+        86_400, ge=60, description="How long a conversation is kept after its last question."
     )
     cache_ttl_seconds: int = Field(1800, ge=1, description="How long an answer or embedding stays in the cache.")
     request_seconds: float = Field(25, gt=0, description="Time for one request when the platform gives more.")

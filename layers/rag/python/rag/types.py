@@ -10,8 +10,18 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 Mode = Literal["hybrid", "dense", "lexical"]
+Fusion = Literal["weighted", "rrf"]
+Rerank = Literal["none", "llm"]
+Style = Literal["short", "detailed", "summary"]
+Speaker = Literal["user", "assistant"]
 Status = Literal["uploaded", "processing", "ready", "failed"]
 Role = Literal["reader", "writer", "admin"]
+
+Scalar: TypeAlias = str | int | float | bool
+Metadata: TypeAlias = dict[str, Scalar | list[str]]  # what users say of a document (rag/metadata.py)
+
+# A value or a list (`any`, `all`) is compared with a field; a list that is stored matches where an item of it does.
+Operator = Literal["eq", "any", "all", "gte", "gt", "lte", "lt", "exists", "prefix"]
 
 Vector: TypeAlias = "array[float]"  # of C floats ("f"): an embedding as the model sent it, four bytes a number
 
@@ -83,12 +93,21 @@ def chunk_id(document_id: uuid.UUID, chunk: Chunk) -> uuid.UUID:
 
 @dataclass(frozen=True, slots=True)
 class ObjectVersion:
-    """What the bucket holds of one key now."""
+    """What the bucket holds of one key now; `metadata` is the JSON that came with the upload, as it is."""
 
     version_id: str
     etag: str
     size: int
     media_type: str | None = None
+    metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A document's user metadata as the bucket has it now; with an `error`, what it had before stays."""
+
+    metadata: Metadata = field(default_factory=dict)
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +168,29 @@ class Ingestion:
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
-    """Which documents a search may look at; what is None does not restrict it."""
+class Condition:
+    """What must hold of the metadata of this name, or of this field `of_document`; `negated`, what must not.
 
-    document_ids: list[uuid.UUID] | None = None
-    keys: list[str] | None = None
-    key_prefix: str | None = None
-    media_types: list[str] | None = None
+    Instants are whole microseconds since 1970, ids their text. What is absent, or of another type, holds nowhere, and
+    so does hold negated.
+    """
+
+    name: str
+    operator: Operator
+    value: Scalar | tuple[Scalar, ...]
+    of_document: bool = False
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which documents a search may look at: those of which every condition holds."""
+
+    conditions: tuple[Condition, ...] = ()
 
     @property
     def any(self) -> bool:
-        return any(value is not None for value in (self.document_ids, self.keys, self.key_prefix, self.media_types))
+        return bool(self.conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +217,8 @@ class Document:
     error_message: str | None
     created_at: datetime
     updated_at: datetime
+    metadata: Metadata = field(default_factory=dict)
+    metadata_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +250,18 @@ class Candidate:
     document_id: uuid.UUID
     cosine: float
     bm25: float
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """What one search could see of one document; `best` are its chunks that stand highest in either leg."""
+
+    document_id: uuid.UUID
+    status: Status
+    error_code: str | None
+    in_collection: bool
+    in_filters: bool
+    best: tuple[Candidate, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +312,26 @@ class Answer:
     degraded: str | None = None
     usage: dict[str, int] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What was said in a conversation: a question as it was put, or the answer to it."""
+
+    role: Speaker
+    content: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Questions that belong together, of one principal; `title` is the first of them."""
+
+    id: uuid.UUID
+    title: str
+    message_count: int
+    created_at: datetime
+    expires_at: datetime
 
 
 JSON = dict[str, Any]

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from rag.llm import LLM
     from rag.parser import Parser
     from rag.queue import Queue
+    from rag.reranking import Listwise
     from rag.store.access import KeyStore, TenantStore
     from rag.store.catalog import Catalog
+    from rag.store.conversations import ConversationStore
     from rag.store.database import Database
     from rag.store.index import IndexStore
     from rag.store.maintenance import IndexMaintenance
@@ -64,6 +66,21 @@ def search_store() -> SearchStore:
     from rag.store.search import SearchStore  # noqa: PLC0415
 
     return SearchStore(database(), embedding_space())
+
+
+@cache
+def conversation_store() -> ConversationStore:
+    from rag.store.conversations import ConversationStore  # noqa: PLC0415
+
+    return ConversationStore(database(), settings().conversation_ttl_seconds)
+
+
+@cache
+def reranker() -> Listwise:
+    from rag.reranking import Listwise  # noqa: PLC0415
+    from rag.tokens import tokenizer  # noqa: PLC0415
+
+    return Listwise(llm(), answer_cache(), tokenizer(None))
 
 
 @cache

@@ -58,8 +58,17 @@ select id, chunk_count from documents
 where %(filtered)s and tenant_id = %(tenant)s and collection_id = %(collection)s
   and (%(document_ids)s::uuid[] is null or id = any (%(document_ids)s::uuid[]))
   and (%(keys)s::text[] is null or key = any (%(keys)s::text[]))
-  and (%(key_prefix)s::text is null or starts_with(key, %(key_prefix)s::text))
-  and (%(media_types)s::text[] is null or media_type = any (%(media_types)s::text[]))
+  and (%(document_id)s::jsonpath is null or jsonb_path_match(to_jsonb(id), %(document_id)s::jsonpath, %(values)s::jsonb))
+  and (%(key)s::jsonpath is null or jsonb_path_match(to_jsonb(key), %(key)s::jsonpath, %(values)s::jsonb))
+  and (%(media_type)s::jsonpath is null
+    or jsonb_path_match(coalesce(to_jsonb(media_type), 'null'), %(media_type)s::jsonpath, %(values)s::jsonb))
+  and (%(title)s::jsonpath is null
+    or jsonb_path_match(coalesce(to_jsonb(title), 'null'), %(title)s::jsonpath, %(values)s::jsonb))
+  and (%(created_at)s::jsonpath is null
+    or jsonb_path_match(to_jsonb(extract(epoch from created_at) * 1000000), %(created_at)s::jsonpath, %(values)s::jsonb))
+  and (%(updated_at)s::jsonpath is null
+    or jsonb_path_match(to_jsonb(extract(epoch from updated_at) * 1000000), %(updated_at)s::jsonpath, %(values)s::jsonb))
+  and (%(metadata)s::jsonpath is null or jsonb_path_match(metadata, %(metadata)s::jsonpath, %(values)s::jsonb))
 
 -- filtered_chunks --
 -- How many chunks a filter lets through and, where they are few enough to be looked at one by one, of which documents.
@@ -115,10 +124,31 @@ select c.id, c.document_id, d.key, d.title, c.page, c.heading, c.position, c.con
 from chunks c join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id
 where c.tenant_id = %(tenant)s and c.id = any (%(chunks)s::uuid[])
 
+-- candidate_embeddings --
+select chunk_id, embedding from embeddings
+where tenant_id = %(tenant)s and space_id = %(space)s and chunk_id = any (%(chunks)s::uuid[])
+
+-- whereabouts --
+-- What a search could see of one document: whether it looks there at all, and the document's best chunk in each leg.
+with wanted as ({wanted})
+select d.status, d.error_code, d.collection_id = %(collection)s,
+  not %(filtered)s or d.id in (select id from wanted)
+from documents d where d.tenant_id = %(tenant)s and d.id = %(document)s
+
+-- best_of_document --
+with scored as (
+  select c.id, c.document_id,
+    case when %(dense)s then 1 - (e.embedding <=> %(embedding)s::halfvec) else 0 end as cosine,
+    case when %(lexical)s then -(c.lexical <#> %(question)s::sparsevec) else 0 end as bm25
+  from chunks c join embeddings e on e.tenant_id = c.tenant_id and e.space_id = %(space)s and e.chunk_id = c.id
+  where c.tenant_id = %(tenant)s and c.document_id = %(document)s
+)
+(select * from scored order by cosine desc, id limit 1) union (select * from scored order by bm25 desc, id limit 1)
+
 -- documents --
 -- A page of documents in the order of collection and key; the cursor is the last one seen.
 select d.id, c.name, d.key, d.status, d.title, d.media_type, d.version_id, d.size, d.chunk_count,
-  d.error_code, d.error_message, d.created_at, d.updated_at
+  d.error_code, d.error_message, d.created_at, d.updated_at, d.metadata, d.metadata_error
 from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
 where d.tenant_id = %(tenant)s
   and (%(collection)s::text is null or c.name = %(collection)s::text)
@@ -131,7 +161,7 @@ limit %(limit)s
 
 -- document --
 select d.id, c.name, d.key, d.status, d.title, d.media_type, d.version_id, d.size, d.chunk_count,
-  d.error_code, d.error_message, d.created_at, d.updated_at
+  d.error_code, d.error_message, d.created_at, d.updated_at, d.metadata, d.metadata_error
 from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
 where d.tenant_id = %(tenant)s and d.id = %(document)s
 
@@ -161,16 +191,31 @@ where d.version_id is distinct from excluded.version_id
 returning d.id
 
 -- finish_document --
+-- Metadata that cannot be used leaves what was there before.
 insert into documents as d (
-  tenant_id, id, collection_id, key, status, version_id, content_hash, size, media_type, title, chunk_count, error_code, error_message
+  tenant_id, id, collection_id, key, status, version_id, content_hash, size, media_type, title, chunk_count, error_code, error_message,
+  metadata, metadata_error
 ) values (
   %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(content_hash)s, %(size)s, %(media_type)s, %(title)s,
-  %(chunk_count)s, %(error_code)s, %(error_message)s
+  %(chunk_count)s, %(error_code)s, %(error_message)s, coalesce(%(metadata)s::jsonb, '{}'), %(metadata_error)s
 )
 on conflict (tenant_id, id) do update set
   status = excluded.status, version_id = excluded.version_id, content_hash = excluded.content_hash, size = excluded.size,
   media_type = excluded.media_type, title = excluded.title, chunk_count = excluded.chunk_count,
-  error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
+  error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now(),
+  metadata = coalesce(%(metadata)s::jsonb, d.metadata), metadata_error = excluded.metadata_error
+
+-- is_settled --
+-- Whether this version's ingest has ended: one that has not is going to look at the metadata itself.
+select true from documents
+where tenant_id = %(tenant)s and id = %(document)s and version_id = %(version)s and status in ('ready', 'failed')
+
+-- describe_document --
+update documents set
+  metadata = coalesce(%(metadata)s::jsonb, metadata), metadata_error = %(metadata_error)s::text, updated_at = now()
+where tenant_id = %(tenant)s and id = %(document)s
+  and (coalesce(%(metadata)s::jsonb, metadata), %(metadata_error)s::text) is distinct from (metadata, metadata_error)
+returning id
 
 -- count_lexemes --
 -- What this document adds to the statistics, less what its version before had added; run before its chunks are replaced.
@@ -257,6 +302,62 @@ with taken as (
 )
 insert into collection_statistics (tenant_id, collection_id, document_count, chunk_count, lexeme_count)
 select %(tenant)s, %(collection)s, coalesce(sum(document_count), 0), coalesce(sum(chunk_count), 0), coalesce(sum(lexeme_count), 0) from taken
+
+-- recent_messages --
+-- No row at all when there is no such conversation of the principal's; one of nulls when nothing was said in it.
+select m.role, m.content, m.created_at
+from conversations c
+left join lateral (
+  select position, role, content, created_at from messages
+  where tenant_id = %(tenant)s and conversation_id = c.id
+  order by position desc
+  limit %(most)s
+) as m on true
+where c.tenant_id = %(tenant)s and c.id = %(conversation)s and c.principal = %(principal)s and c.expires_at > now()
+order by m.position
+
+-- conversations --
+-- Of one principal, the one used last first, each with its first question; or one of them.
+select c.id,
+  coalesce((select content from messages where tenant_id = %(tenant)s and conversation_id = c.id and position = 0), ''),
+  (select count(*) from messages where tenant_id = %(tenant)s and conversation_id = c.id),
+  c.created_at, c.expires_at
+from conversations c
+where c.tenant_id = %(tenant)s and c.principal = %(principal)s and c.expires_at > now()
+  and (%(conversation)s::uuid is null or c.id = %(conversation)s::uuid)
+order by c.expires_at desc, c.id
+limit %(most)s
+
+-- begin_conversation --
+insert into conversations (tenant_id, id, principal, expires_at)
+values (%(tenant)s, %(conversation)s, %(principal)s, now() + make_interval(secs => %(ttl_seconds)s))
+on conflict do nothing
+
+-- extend_conversation --
+update conversations set expires_at = now() + make_interval(secs => %(ttl_seconds)s)
+where tenant_id = %(tenant)s and id = %(conversation)s and principal = %(principal)s and expires_at > now()
+returning id
+
+-- add_turn --
+insert into messages (tenant_id, conversation_id, turn, position, role, content)
+select %(tenant)s, %(conversation)s, %(turn)s, said.position + (
+    select coalesce(max(position) + 1, 0) from messages where tenant_id = %(tenant)s and conversation_id = %(conversation)s
+  ), said.role, said.content
+from (values (0, 'user', %(question)s::text), (1, 'assistant', %(answer)s::text)) as said (position, role, content)
+where not exists (
+  select from messages where tenant_id = %(tenant)s and conversation_id = %(conversation)s and turn = %(turn)s
+)
+
+-- drop_expired_conversations --
+delete from conversations where tenant_id = %(tenant)s and id in (
+  select id from conversations where tenant_id = %(tenant)s and expires_at <= now()
+  order by expires_at limit %(most)s for update skip locked
+)
+
+-- delete_conversation --
+delete from conversations
+where tenant_id = %(tenant)s and id = %(conversation)s and principal = %(principal)s and expires_at > now()
+returning id
 
 -- api_key --
 -- The only read across tenants, by the authorizer's role, which can read nothing else.

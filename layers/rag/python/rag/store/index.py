@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pgvector import HalfVector
 
@@ -14,6 +16,7 @@ from rag.store.database import Database, Transaction
 from rag.store.search import sparse
 from rag.types import (
     Collection,
+    Description,
     DocumentContent,
     EmbeddingSpace,
     IndexedChunk,
@@ -115,25 +118,52 @@ class IndexStore:
         ingestion: Ingestion,
         *,
         unchanged: Callable[[], bool],
+        describe: Callable[[], Description] = Description,
     ) -> bool:
         """Put the document's chunks, or its failure, in the place of whatever was there, in one transaction.
 
         `unchanged` is asked under the document's lock whether the bucket still holds this version; False when it does
-        not, and nothing is written then.
+        not, and nothing is written then. `describe` reads the document's metadata, under the lock as well.
         """
 
         def work(transaction: Transaction) -> bool:
             transaction.run("lock_document", document=location.document_id)
             if not unchanged():
                 return False
+            description = describe()
             _count(transaction, location, collection, content.chunks)
             transaction.run("delete_chunks", document=location.document_id)
-            _finish(transaction, location, collection, content, ingestion)
+            _finish(transaction, location, collection, content, ingestion, description)
             _insert(transaction, location, collection, self.space, content.chunks)
             _record(transaction, location, collection, ingestion)
             return True
 
         return self._changed(location, collection, work)
+
+    def describe(
+        self,
+        location: Location,
+        collection: Collection,
+        version: ObjectVersion,
+        describe: Callable[[], Description],
+    ) -> bool:
+        """Replace the metadata of a document whose ingest has ended with this version; its chunks stay as they are.
+
+        `describe` reads the metadata under the document's lock. False when nothing was to be changed, or the ingest of
+        this version has not ended: it reads the metadata itself.
+        """
+        document = location.document_id
+
+        def work(transaction: Transaction) -> bool:
+            transaction.run("lock_document", document=document)
+            if not transaction.rows("is_settled", document=document, version=version.version_id):
+                return False
+            described = transaction.rows("describe_document", document=document, **_metadata(describe()))
+            if described:
+                transaction.run("next_generation", collection=collection.id)
+            return bool(described)
+
+        return self.database.write(location.tenant_id, work)
 
     def forget(
         self, location: Location, collection: Collection, ingestion: Ingestion, *, unchanged: Callable[[], bool]
@@ -196,6 +226,7 @@ def _finish(
     collection: Collection,
     content: DocumentContent,
     ingestion: Ingestion,
+    description: Description,
 ) -> None:
     transaction.run(
         "finish_document",
@@ -211,7 +242,16 @@ def _finish(
         chunk_count=len(content.chunks),
         error_code=ingestion.error_code,
         error_message=ingestion.error_message,
+        **_metadata(description),
     )
+
+
+def _metadata(description: Description) -> dict[str, Any]:
+    """No metadata, which leaves what there is, when it cannot be used."""
+    return {
+        "metadata": None if description.error else json.dumps(description.metadata),
+        "metadata_error": description.error,
+    }
 
 
 def _record(transaction: Transaction, location: Location, collection: Collection, ingestion: Ingestion) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pgvector import HalfVector, SparseVector
 
 from rag import lexical
 from rag.store.collections import existing_collection
-from rag.types import Candidate, Collection, EmbeddingSpace, Filters, Hit, Mode
+from rag.store.filters import parameters
+from rag.types import Candidate, Collection, EmbeddingSpace, Filters, Hit, Mode, Whereabouts
 
 if TYPE_CHECKING:
     import uuid
@@ -24,8 +26,8 @@ EXACT_CHUNKS = 10_000
 # As many chunks as the lexical leg of a large collection looks at.
 LEXICAL_BUDGET = 2_000
 
-# (candidates) → the best of them with their scores, best first.
-Ranking = Callable[[Sequence[Candidate]], Sequence[tuple[Candidate, float]]]
+# (candidates, what else their snapshot can tell) → the best of them with their scores, best first.
+Ranking = Callable[[Sequence[Candidate], "Snapshot"], Sequence[tuple[Candidate, float]]]
 # (collection, chunk count) → what the lexical leg needs to ask and to answer.
 Weighing = Callable[[Mapping[int, int], int], Mapping[int, float]]
 
@@ -62,9 +64,49 @@ class SearchStore:
             chunk_count, frequencies = _frequencies(transaction, place, wanted)
             question = weigh(frequencies, chunk_count)
             candidates = _candidates(transaction, place, embedding, question, frequencies, mode, filters, depth)
-            return _passages(transaction, place, rank(candidates)), place.language
+            snapshot = Snapshot(transaction, place, embedding if mode != "lexical" else None, question, filters)
+            return _passages(transaction, place, rank(candidates, snapshot)), place.language
 
         return self.database.read(tenant_id, work)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a ranking may still read, in the transaction that its candidates come from; a statement or two each."""
+
+    transaction: Transaction
+    collection: Collection
+    embedding: Vector | None
+    question: Mapping[int, float]
+    filters: Filters
+
+    def vectors(self, chunks: Sequence[uuid.UUID]) -> dict[uuid.UUID, Vector]:
+        """The chunks' embeddings in the collection's space, in half precision."""
+        rows = self.transaction.rows(
+            "candidate_embeddings", binary=True, space=self.collection.space_id, chunks=list(chunks)
+        )
+        return {chunk: array("f", HalfVector.from_binary(halves).to_list()) for chunk, halves in rows}
+
+    def whereabouts(self, document: uuid.UUID) -> Whereabouts | None:
+        """Where this search could have seen the document; None for an absent and for a foreign one alike."""
+        found = self.transaction.rows(
+            "whereabouts", document=document, collection=self.collection.id, **parameters(self.filters)
+        )
+        if not found:
+            return None
+        best = self.transaction.rows(
+            "best_of_document",
+            binary=True,
+            document=document,
+            space=self.collection.space_id,
+            dense=self.embedding is not None,
+            lexical=bool(self.question),
+            embedding=HalfVector(self.embedding.tolist()) if self.embedding is not None else None,
+            question=sparse(self.question),
+        )
+        [(status, error_code, in_collection, in_filters)] = found
+        chunks = tuple(Candidate(*row) for row in best)
+        return Whereabouts(document, status, error_code, in_collection, in_filters, chunks)
 
 
 def _frequencies(
@@ -104,7 +146,7 @@ def _candidates(
 def _matching(transaction: Transaction, collection: Collection, filters: Filters) -> tuple[int, list[uuid.UUID] | None]:
     """How many chunks the filters let through; where that is few enough for an exact search, of which documents."""
     [(matching, few)] = transaction.rows(
-        "filtered_chunks", binary=True, collection=collection.id, most=EXACT_CHUNKS, **_filtering(filters)
+        "filtered_chunks", binary=True, collection=collection.id, most=EXACT_CHUNKS, **parameters(filters)
     )
     return matching, few if matching else []
 
@@ -130,23 +172,13 @@ def _ask(
         "embedding": HalfVector(embedding.tolist()) if embedding is not None else None,
         "question": sparse(question),
         "limit": depth,
-        **_filtering(filters),
+        **parameters(filters),
     }
     if rare is None:
         rows = transaction.rows("exact_candidates", binary=True, within=within, **asked)
     else:
         rows = transaction.rows("indexed_candidates", binary=True, width=collection.dimensions, rare=rare, **asked)
     return [Candidate(*row) for row in rows]
-
-
-def _filtering(filters: Filters) -> dict[str, Any]:
-    return {
-        "filtered": filters.any,
-        "document_ids": filters.document_ids,
-        "keys": filters.keys,
-        "key_prefix": filters.key_prefix,
-        "media_types": filters.media_types,
-    }
 
 
 def rarest(frequencies: Mapping[int, int], budget: int) -> list[int]:

@@ -1,0 +1,126 @@
+"""Questions that lean on the ones before them: put so that they stand alone, answered, and kept."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from rag import lexical, prompting
+from rag.answering import Reply
+from rag.completing import Cache, Chat, complete
+from rag.deadline import Deadline
+from rag.errors import UnavailableError
+from rag.prompting import CountTokens
+from rag.searching import Question, Stopwatch
+from rag.types import Message
+
+REWRITE_SECONDS = 5.0
+# What of a conversation a question is understood by.
+REMEMBERED_MESSAGES = 6
+REMEMBERED_TOKENS = 1_000
+
+_LONGEST_QUESTION = 1_000
+_ANSWER_TOKENS = 200
+
+
+class Store(Protocol):
+    def recent(
+        self, tenant_id: uuid.UUID, principal: str, conversation: uuid.UUID, *, most: int
+    ) -> Sequence[Message]: ...
+    def keep(
+        self, tenant_id: uuid.UUID, principal: str, conversation: uuid.UUID, *, new: bool, question: str, answer: str
+    ) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question in a conversation and its reply; `rewritten` is what was searched for in its place, if anything."""
+
+    conversation: uuid.UUID | None
+    rewritten: str | None
+    reply: Reply
+    timings_ms: dict[str, float]
+
+
+def converse(
+    question: Question,
+    *,
+    principal: str,
+    conversation: uuid.UUID | None,
+    answer: Callable[[Question], Reply],
+    llm: Chat,
+    store: Store,
+    cache: Cache,
+    count_tokens: CountTokens,
+    deadline: Deadline,
+) -> Turn:
+    """Answer a question of a conversation, of a new one where None is given, and keep both as they were put.
+
+    The question is searched for and answered in its standalone form: whoever asks that outright gets the same answer,
+    from the same cache. NotFoundError for a conversation that is absent, expired or somebody else's, before anything
+    is asked. One that is deleted while its question is answered stays deleted: the turn then names none.
+    """
+    timings = Stopwatch()
+    said = store.recent(question.tenant_id, principal, conversation, most=REMEMBERED_MESSAGES) if conversation else ()
+    rewritten = None
+    if said:
+        with timings.measure("rewrite"):
+            rewritten = rewrite(question, said, llm=llm, cache=cache, count_tokens=count_tokens, deadline=deadline)
+    reply = answer(replace(question, text=rewritten or question.text))
+    place = conversation or uuid.uuid4()
+    with timings.measure("keep"):
+        kept = store.keep(
+            question.tenant_id,
+            principal,
+            place,
+            new=conversation is None,
+            question=question.text,
+            answer=reply.answer.text,
+        )
+    return Turn(place if kept else None, rewritten, reply, timings.milliseconds)
+
+
+def rewrite(
+    question: Question,
+    said: Sequence[Message],
+    *,
+    llm: Chat,
+    cache: Cache,
+    count_tokens: CountTokens,
+    deadline: Deadline,
+) -> str | None:
+    """Return the question as it would be put without the conversation, or None where it stands as it is.
+
+    It stands as it is, too, when the model gives no usable form of it within five seconds.
+    """
+    messages = prompting.rewrite(question.text, said, budget_tokens=REMEMBERED_TOKENS, count_tokens=count_tokens)
+    try:
+        completion, _ = complete(
+            messages,
+            key=cache.answer_key("rewrite", str(question.tenant_id), llm.chat_model, messages),
+            llm=llm,
+            cache=cache,
+            deadline=Deadline.after(deadline.within(REWRITE_SECONDS)),
+            most_tokens=_ANSWER_TOKENS,
+        )
+    except UnavailableError:
+        return None
+    return standalone(completion.text, question.text, said)
+
+
+def standalone(text: str, question: str, said: Sequence[Message]) -> str | None:
+    """Return the model's text if it can be a form of the question that differs from it, else None.
+
+    One line of printable text, and of its words one at least that somebody has said.
+    """
+    form = text.strip().strip("\"'“”`").strip()
+    if not form.isprintable() or not 0 < len(form) <= _LONGEST_QUESTION or form == question:
+        return None
+    words = {lexeme for each in (question, *(message.content for message in said)) for lexeme in _lexemes(each)}
+    return form if words & _lexemes(form) else None
+
+
+def _lexemes(text: str) -> set[int]:
+    return set(lexical.ask(text, "english"))
