@@ -16,10 +16,11 @@ from operator import mul
 _QUESTION = re.compile(r"Question: (\".*\")")
 _WORD = re.compile(r"[^\W_]+")
 # English words that point back to something that was said, and how short a question leans on the one before anyway.
-_POINTING = frozenset(
-    "it its he him his she her they them their this that these those there then one ones same else other others "
-    "also too former latter".split()
-)
+_POINTING_WORDS = """
+it its he him his she her they them their this that these those there then one ones same else other others also too
+former latter
+"""
+_POINTING = frozenset(_POINTING_WORDS.split())
 _SHORT = 4
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from local.cli import ask, demo, documents, evaluate, put, status, tenants, up
+from local.cli import ask, conversations, demo, documents, evaluate, put, status, tenants, up
 from local.cli.connection import Wanted
 from local.cli.remote import ApiKey, AsJson, Data, Given, Url
 
@@ -55,6 +55,7 @@ _add("ask", ask.ask, ask.ASK_EPILOG)
 _add("search", ask.search, ask.SEARCH_EPILOG)
 _add("documents", documents.documents, documents.DOCUMENTS_EPILOG)
 _add("delete", documents.delete, documents.DELETE_EPILOG)
+_add("conversations", conversations.conversations, conversations.CONVERSATIONS_EPILOG)
 _add("collections", documents.collections, documents.COLLECTIONS_EPILOG)
 _add("eval", evaluate.evaluate, evaluate.EPILOG)
 _add("status", status.status, status.EPILOG)

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from local.cli import explanation
 from local.cli.expressions import filters
 from local.cli.output import milliseconds, one_line, plural, safe, wrapped
 from local.cli.remote import CollectionName, Session, remote
@@ -24,11 +25,44 @@ Filter = Annotated[
     ),
 ]
 
+Fusion = Annotated[
+    Literal["weighted", "rrf"] | None,
+    typer.Option("--fusion", help="How both legs become one order. [default: as the platform is set]"),
+]
+Diversity = Annotated[
+    float | None,
+    typer.Option(
+        "--diversity",
+        metavar="0…1",
+        min=0,
+        max=1,
+        help="How much a passage loses by saying what one before it says. [default: as the platform is set]",
+    ),
+]
+PerDocument = Annotated[
+    int | None,
+    typer.Option("--per-document", metavar="N", min=1, max=300, help="At most so many passages of one document."),
+]
+Rerank = Annotated[
+    Literal["none", "llm"] | None,
+    typer.Option("--rerank", help="Let the chat model order the passages. [default: as the platform is set]"),
+]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Show the rank and score of each passage in each leg and after each stage.")
+]
+WhyNot = Annotated[
+    str | None,
+    typer.Option("--why-not", metavar="KEY", help="Say where this document, by key or id, fell out; explains too."),
+]
+
 ASK_EPILOG = """\b
 Examples:
   rag ask "How many days of leave do I have?"
   rag ask "Who approves a flight?" --collection hr --top-k 5
   rag ask "Who approves a flight?" --filter 'year>=2024' --filter lang=en
+  rag ask "Who approves a flight?" --style detailed --conversation new
+  rag ask "And in Spain?" --conversation 6f1c…      # its id was printed with the answer
+  rag ask "Who approves a flight?" --why-not hr/travel.md
   rag ask "Who approves a flight?" --json | jq -r '.citations[].key'
 """
 
@@ -37,11 +71,13 @@ Examples:
   rag search "parental leave"
   rag search "E-4012" --mode lexical         # exact words: numbers, names, codes
   rag search "leave" --filter 'key^=hr/' --filter '{"tags": {"any": ["a", "b"]}}'
+  rag search "leave" --explain --why-not hr/travel.md
   rag search "time off" --top-k 3 --json | jq -r '.hits[].content'
 """
 
 _DEGRADED = {
     "lexical_only": "The embedding model did not answer, so this was searched by words alone.",
+    "not_reranked": "The model gave no order, so the passages stand in the order of the search.",
     "ungrounded": "Some of this rests on no passage; check it against the documents.",
 }
 
@@ -54,13 +90,31 @@ async def ask(
     top_k: TopK = 10,
     mode: Mode = "hybrid",
     filter: Filter = None,  # noqa: A002 (the name of the option)
+    fusion: Fusion = None,
+    diversity: Diversity = None,
+    per_document: PerDocument = None,
+    rerank: Rerank = None,
+    explain: Explain = False,
+    why_not: WhyNot = None,
+    style: Annotated[
+        Literal["short", "detailed", "summary"], typer.Option("--style", help="How much the answer says.")
+    ] = "short",
+    conversation: Annotated[
+        str | None,
+        typer.Option(
+            "--conversation", metavar="ID", help="Ask as the next question of this conversation; `new` begins one."
+        ),
+    ] = None,
 ) -> int:
     """Answer a question, with citations.
 
     The answer comes from the documents alone, and every citation quotes its passage literally. When nothing fits, the
     answer says so; that is no error.
     """
-    body = _body(collection, top_k, mode, filter) | {"question": question}
+    options = {"fusion": fusion, "diversity": diversity, "per_document": per_document, "rerank": rerank}
+    fate = None if why_not is None else await explanation.document_id(session.client, why_not, collection)
+    body = _body(collection, top_k, mode, filter, explain=explain or None, why_not=fate, **options)
+    body |= {"question": question, "style": style} | _turn(conversation)
     session.show(await session.client.call("POST", "/v1/query", body=body), tell_answer)
     return 0
 
@@ -73,23 +127,41 @@ async def search(
     top_k: TopK = 10,
     mode: Mode = "hybrid",
     filter: Filter = None,  # noqa: A002 (the name of the option)
+    fusion: Fusion = None,
+    diversity: Diversity = None,
+    per_document: PerDocument = None,
+    rerank: Rerank = None,
+    explain: Explain = False,
+    why_not: WhyNot = None,
 ) -> int:
     """Find the passages that fit, best first.
 
     No chat model is asked.
     """
-    body = _body(collection, top_k, mode, filter) | {"query": query}
-    session.show(await session.client.call("POST", "/v1/search", body=body), _tell_hits)
+    options = {"fusion": fusion, "diversity": diversity, "per_document": per_document, "rerank": rerank}
+    fate = None if why_not is None else await explanation.document_id(session.client, why_not, collection)
+    body = _body(collection, top_k, mode, filter, explain=explain or None, why_not=fate, **options)
+    reply = await session.client.call("POST", "/v1/search", body=body | {"query": query})
+    session.show(reply, _tell_hits)
     return 0
 
 
-def _body(collection: str, top_k: int, mode: str, expressions: list[str] | None) -> dict[str, Any]:
+def _body(collection: str, top_k: int, mode: str, expressions: list[str] | None, **options: Any) -> dict[str, Any]:
     body = {"collection": collection, "top_k": top_k, "mode": mode}
-    return body | ({"filters": filters(expressions)} if expressions else {})
+    chosen = {name: value for name, value in options.items() if value is not None}
+    return body | chosen | ({"filters": filters(expressions)} if expressions else {})
+
+
+def _turn(conversation: str | None) -> dict[str, Any]:
+    if conversation is None:
+        return {}
+    return {"conversation": True} if conversation == "new" else {"conversation_id": conversation}
 
 
 def tell_answer(reply: dict[str, Any]) -> None:
     """Print the answer, its citations, and how it came about."""
+    if reply.get("rewritten_question"):
+        print(wrapped(f"Searched for: {one_line(reply['rewritten_question'])}") + "\n")
     print(wrapped(reply["answer"]))
     for citation in reply["citations"]:
         print("\n" + wrapped(f"[{citation['n']}] {place(citation)}"))
@@ -99,7 +171,10 @@ def tell_answer(reply: dict[str, Any]) -> None:
         _print_hits(reply["hits"][:3])
     elif reply["degraded"]:
         print("\n" + wrapped(_degraded(reply["degraded"])))
+    _tell_explanation(reply)
     print("\n" + made_by(reply))
+    if reply.get("conversation_id"):
+        print(f"Go on with --conversation {one_line(reply['conversation_id'])}")
 
 
 def made_by(reply: dict[str, Any]) -> str:
@@ -119,12 +194,19 @@ def place(passage: dict[str, Any]) -> str:
 def _tell_hits(reply: dict[str, Any]) -> None:
     if not reply["hits"]:
         print("Nothing fits. `rag documents` lists what is there; other words may find it.")
+        _tell_explanation(reply)
         return
     _print_hits(reply["hits"])
     times = ", ".join(f"{one_line(step)} {milliseconds(value)}" for step, value in reply["timings_ms"].items())
     if reply.get("degraded"):
         print("\n" + wrapped(_degraded(reply["degraded"])))
+    _tell_explanation(reply)
     print(f"\n{plural(len(reply['hits']), 'passage')} · {times}")
+
+
+def _tell_explanation(reply: dict[str, Any]) -> None:
+    if reply.get("explanation"):
+        explanation.tell(reply["explanation"], reply["hits"])
 
 
 def _degraded(code: str) -> str:

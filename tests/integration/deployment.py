@@ -86,7 +86,9 @@ class Deployment:
         if "raw" in sent:
             sent["body"] = sent.pop("raw")
         role = sent.pop("role", "admin")
-        sent["requestContext"]["authorizer"] |= {"tenant_id": str(tenant or self.tenant), "role": role}
+        caller = {"tenant_id": str(tenant or self.tenant), "role": role}
+        caller |= {"principal": sent.pop("principal")} if "principal" in sent else {}
+        sent["requestContext"]["authorizer"] |= caller
         if sent.pop("anonymous", False):
             del sent["requestContext"]["authorizer"]
         settings = {"database_url": sent.pop("database_url")} if "database_url" in sent else {}

@@ -1,6 +1,5 @@
 """The search and answer pipelines, step by step, with fakes for the world."""
 
-# ruff: noqa: ARG002 (a fake has the signature of what it stands in for)
 from __future__ import annotations
 
 import base64

@@ -201,7 +201,7 @@ def test_ask_prints_the_answer_its_citations_and_how_it_came_about(
         "extractive · cached · embed 8 ms, search 1.24 s",
     ]
     [(_, _, _, body)] = api.requests
-    assert body == {"question": "How much leave?", "collection": "hr", "top_k": 5, "mode": "dense"}
+    assert body == {"question": "How much leave?", "collection": "hr", "top_k": 5, "mode": "dense", "style": "short"}
 
 
 def test_ask_without_an_answer_says_so_and_succeeds(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,13 +142,19 @@ def test_documents_and_delete_print_the_documented_json(api: Api, capsys: pytest
 
 
 @pytest.mark.parametrize(
-    ("name", "path"), [("ask", "/v1/query"), ("search", "/v1/search"), ("collections", "/v1/collections")]
+    ("name", "path"),
+    [
+        ("ask", "/v1/query"),
+        ("search", "/v1/search"),
+        ("collections", "/v1/collections"),
+        ("conversations", "/v1/conversations"),
+    ],
 )
 def test_replies_of_the_api_are_printed_as_they_are(
     api: Api, capsys: pytest.CaptureFixture[str], name: str, path: str
 ) -> None:
     api.reply(path, _examples()[name])
-    assert _printed(capsys, name, *(["question"] if name != "collections" else [])) == _examples()[name]
+    assert _printed(capsys, name, *(["question"] if name in {"ask", "search"} else [])) == _examples()[name]
 
 
 def test_status_prints_the_documented_json(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

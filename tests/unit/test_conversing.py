@@ -56,7 +56,7 @@ class Table:
     searched: list[str] = field(default_factory=list)
 
     def ask(self, text: str, conversation: uuid.UUID | None = CONVERSATION, form: str | None = None) -> Turn:
-        llm = dataclasses.replace(self.world.llm, says=form)
+        llm = dataclasses.replace(self.world.llm, says=form, asked=[])
         turn = conversing.converse(
             Question(TENANT, text),
             principal="key:1",

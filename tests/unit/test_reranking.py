@@ -79,8 +79,8 @@ def test_what_is_no_order_is_an_error_of_the_model() -> None:
 
 
 def test_one_passage_needs_no_model() -> None:
-    judge = Judge("[1]")
-    assert rerank(judge, [hit("One.")]) == [hit("One.")]
+    judge, only = Judge("[1]"), [hit("One.")]
+    assert rerank(judge, only) == only
     assert judge.asked == []
 
 
