@@ -38,6 +38,7 @@ def test_each_hit_tells_its_rank_and_score_in_each_leg_and_after_each_stage(fill
         "dense": 3,
         "lexical": 2,
         "fused": 3,
+        "distinct": 3,
         "capped": 3,
         "diversified": 2,
         "returned": 2,
@@ -78,6 +79,18 @@ def test_the_stage_at_which_a_document_fell_out_is_told(
     fate = search(filled, why_not=asked, **body)["explanation"]["why_not"]
     assert (fate["document_id"], fate["stage"]) == (asked, stage)
     assert fate["detail"]
+
+
+def test_the_very_words_of_a_better_passage_stand_behind_all_others(filled: Deployment) -> None:
+    for name in ("copy.txt", "again.txt"):
+        filled.put(name, "Refunds for parcels.")
+    keys = [hit["key"] for hit in search(filled)["hits"]]
+    assert len(keys) == 5
+    same = {"0.txt", "copy.txt", "again.txt"}
+    assert keys[0] in same
+    assert keys[1:3] == ["1.txt", "2.txt"]
+    hidden = filled.documents()[(same - {keys[0]}).pop()]["id"]
+    assert search(filled, why_not=hidden, top_k=3)["explanation"]["why_not"]["stage"] == "repeat"
 
 
 def test_a_document_without_passages_says_why(filled: Deployment) -> None:

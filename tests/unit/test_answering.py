@@ -104,7 +104,9 @@ class FakeStore:
         self.seen = {"tenant": tenant_id, "embedding": embedding, "mode": mode, "filters": filters, "weights": weights}
         bm25 = self.met * sum(weights.values())
         found = {uuid.UUID(int=n + 1): passage for n, passage in enumerate(self.passages)}
-        candidates = [Candidate(chunk, TENANT, self.cosine - n / 10, bm25) for n, chunk in enumerate(found)]
+        candidates = [
+            Candidate(chunk, TENANT, chunk.bytes, self.cosine - n / 10, bm25) for n, chunk in enumerate(found)
+        ]
         ranked = rank(candidates, self)
         return [hit(candidate, score, found[candidate.chunk_id]) for candidate, score in ranked], "english"
 

@@ -1,4 +1,4 @@
-"""A bound per document, and maximal marginal relevance."""
+"""No passage twice, a bound per document, and maximal marginal relevance."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import random
 import uuid
 from array import array
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.diversifying import MMR_MAX_CANDIDATES, cap, diversify
+from rag.diversifying import MMR_MAX_CANDIDATES, cap, diversify, repeats_last
 from rag.types import Candidate, Vector
 
 Ranked = list[tuple[Candidate, float]]
@@ -20,7 +21,7 @@ Ranked = list[tuple[Candidate, float]]
 def ranked(scores: list[float], documents: list[int] | None = None) -> Ranked:
     places = documents or [0] * len(scores)
     return [
-        (Candidate(uuid.UUID(int=n), uuid.UUID(int=document), 0.0, 0.0), score)
+        (Candidate(uuid.UUID(int=n), uuid.UUID(int=document), b"%d" % n, 0.0, 0.0), score)
         for n, (score, document) in enumerate(zip(scores, places, strict=True))
     ]
 
@@ -41,6 +42,18 @@ def places(chosen: Ranked) -> list[int]:
 RANKED = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 5)), max_size=80).map(
     lambda rows: ranked([score for score, _ in rows], [document for _, document in rows])
 )
+
+
+@given(found=RANKED, texts=st.lists(st.binary(max_size=1), min_size=80, max_size=80))
+def test_what_was_said_before_stands_behind_all_else_and_nothing_is_lost(found: Ranked, texts: list[bytes]) -> None:
+    said = [(replace(one, content_hash=text), score) for (one, score), text in zip(found, texts, strict=False)]
+    ordered = repeats_last(said)
+    hashes = [one.content_hash for one, _ in ordered]
+    distinct = len(set(hashes))
+    assert len(set(hashes[:distinct])) == distinct
+    assert Counter(ordered) == Counter(said)
+    assert places(ordered[:distinct]) == sorted(places(ordered[:distinct]))
+    assert places(ordered[distinct:]) == sorted(places(ordered[distinct:]))
 
 
 @given(found=RANKED, most=st.integers(1, 10))

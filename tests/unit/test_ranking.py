@@ -24,8 +24,8 @@ from rag.types import Candidate, Hit, Mode
 MODES: tuple[Mode, ...] = ("hybrid", "dense", "lexical")
 
 
-def candidate(cosine: float, bm25: float) -> Candidate:
-    return Candidate(chunk_id=uuid.uuid4(), document_id=uuid.uuid4(), cosine=cosine, bm25=bm25)
+def candidate(cosine: float, bm25: float, document: uuid.UUID | None = None) -> Candidate:
+    return Candidate(uuid.uuid4(), document or uuid.uuid4(), b"", cosine, bm25)
 
 
 def hit(cosine: float, bm25: float) -> Hit:
@@ -60,9 +60,9 @@ def test_hybrid_weighs_the_cosine_against_the_share_of_the_best_bm25() -> None:
 
     scores = dict(fuse([both, dense, lexical, level], mode="hybrid"))
 
-    assert scores[both] == pytest.approx(0.64 * 0.5 + 0.36 * 0.5)
-    assert scores[dense] == pytest.approx(0.64 * 0.9)
-    assert scores[lexical] == pytest.approx(0.64 * 0.1 + 0.36)
+    assert scores[both] == pytest.approx((0.62 * 0.5 + 0.38 * 0.5) / 1.05)
+    assert scores[dense] == pytest.approx(0.62 * 0.9 / 1.05)
+    assert scores[lexical] == pytest.approx((0.62 * 0.1 + 0.38) / 1.05)
 
 
 def test_words_that_one_chunk_alone_has_count_for_more() -> None:
@@ -70,9 +70,22 @@ def test_words_that_one_chunk_alone_has_count_for_more() -> None:
 
     scores = dict(fuse([both, dense, lexical], mode="hybrid"))
 
-    assert scores[both] == pytest.approx(0.48 * 0.5 + 0.52 * 0.5)
-    assert scores[dense] == pytest.approx(0.48 * 0.9)
-    assert scores[lexical] == pytest.approx(0.48 * 0.1 + 0.52)
+    assert scores[both] == pytest.approx((0.527 * 0.5 + 0.473 * 0.5) / 1.05)
+    assert scores[dense] == pytest.approx(0.527 * 0.9 / 1.05)
+    assert scores[lexical] == pytest.approx((0.527 * 0.1 + 0.473) / 1.05)
+
+
+def test_a_document_that_fits_in_two_places_is_more_likely_meant() -> None:
+    document, other = uuid.uuid4(), uuid.uuid4()
+    first, second, third = (candidate(cosine, 0, document) for cosine in (0.5, 0.4, 0.3))
+    alone = candidate(0.51, 0, other)
+
+    fused = fuse([alone, first, second, third], mode="hybrid")
+
+    assert [found for found, _ in fused] == [first, alone, second, third]
+    assert dict(fused)[first] == pytest.approx(0.62 * (0.5 + 0.05 * 0.4) / 1.05)
+    assert dict(fused)[alone] == pytest.approx(0.62 * 0.51 / 1.05)
+    assert [found for found, _ in fuse([alone, first, second], mode="dense")] == [alone, first, second]
 
 
 def test_one_leg_alone_orders_by_its_own_score() -> None:

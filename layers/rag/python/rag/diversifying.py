@@ -1,4 +1,4 @@
-"""Fewer of the same: a bound per document, and passages that say something new."""
+"""Fewer of the same: no passage twice, a bound per document, and passages that say something new."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ from rag.types import Candidate, Vector
 MMR_MAX_CANDIDATES = 50
 
 Ranked = Sequence[tuple[Candidate, float]]
+
+
+def repeats_last(ranked: Ranked) -> list[tuple[Candidate, float]]:
+    """Put every chunk whose very words a better one has behind all others; none is lost."""
+    first: dict[bytes, tuple[Candidate, float]] = {}
+    repeats = [pair for pair in ranked if first.setdefault(pair[0].content_hash, pair) is not pair]
+    return [*first.values(), *repeats]
 
 
 def cap(ranked: Ranked, most: int) -> list[tuple[Candidate, float]]:

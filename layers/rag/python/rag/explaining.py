@@ -18,6 +18,7 @@ Stage = Literal[
     "filters",
     "candidates",
     "fusion",
+    "repeat",
     "diversity",
     "rerank",
     "threshold",
@@ -34,6 +35,7 @@ _FATES: dict[Stage, str] = {
     "filters": "The filters keep it out.",
     "candidates": "None of its passages is among the best of either leg; compare its best with the last that was.",
     "fusion": "Its best passage stands too low after fusion; a larger top_k reaches further.",
+    "repeat": "A better passage, perhaps of another document, has the very same words.",
     "diversity": "Passages before it say much the same.",
     "rerank": "The reranker put others before it.",
     "threshold": "It was found, but nothing found was relevant enough to answer from.",
@@ -61,6 +63,7 @@ class Path:
     dense: Place | None
     lexical: Place | None
     fused: Place | None
+    distinct: int | None
     capped: int | None
     diversified: int | None
     reranked: int | None
@@ -110,6 +113,7 @@ class Trace:
     fusion: Fusion
     candidates: Sequence[Candidate]
     fused: Ranked
+    distinct: Ranked
     depth: int
     pool: int
     capped: Ranked | None = None
@@ -161,12 +165,13 @@ class _Paths:
             "dense": legs["dense"],
             "lexical": legs["lexical"],
             "fused": _order(trace.fused),
+            "distinct": _order(trace.distinct),
             "capped": _order(trace.capped),
             "diversified": _order(trace.diversified),
             "reranked": None if reranked is None else _numbered([hit.chunk_id for hit in reranked]),
             "returned": _numbered([hit.chunk_id for hit in hits]),
         }
-        self._pool = (trace.fused if trace.capped is None else trace.capped)[: trace.pool]
+        self._pool = (trace.distinct if trace.capped is None else trace.capped)[: trace.pool]
         self._scores = {candidate.chunk_id: score for candidate, score in trace.fused}
         self._candidates = {candidate.chunk_id: candidate for candidate in trace.candidates}
         self._candidates |= {
@@ -190,6 +195,7 @@ class _Paths:
             dense=self._place("dense", chunk, candidate.cosine),
             lexical=self._place("lexical", chunk, candidate.bm25),
             fused=self._place("fused", chunk, self._scores[chunk]) if chunk in self._scores else None,
+            distinct=self._rank("distinct", chunk),
             capped=self._rank("capped", chunk),
             diversified=self._rank("diversified", chunk),
             reranked=self._rank("reranked", chunk),
@@ -199,7 +205,7 @@ class _Paths:
     def furthest(self, document: uuid.UUID) -> uuid.UUID | None:
         """The chunk of a document that stands highest in the last stage that any of them reached."""
         mine = [chunk for chunk, candidate in self._candidates.items() if candidate.document_id == document]
-        for name in ("returned", "reranked", "diversified", "capped", "fused"):
+        for name in ("returned", "reranked", "diversified", "capped", "distinct"):
             order = self.orders[name] or {}
             if reached := [chunk for chunk in mine if chunk in order]:
                 return min(reached, key=order.__getitem__)
@@ -219,7 +225,11 @@ def _why_not(trace: Trace, paths: _Paths, answered: Answered | None) -> WhyNot:
     found = trace.whereabouts
     chunk = paths.furthest(document) if found else None
     path = paths.path(chunk) if chunk else None
-    stage = _fate_in_index(found, path) or _fate_in_ranking(trace, path) or _fate_in_answer(document, answered)
+    stage = (
+        _fate_in_index(found, path)
+        or _fate_in_ranking(trace, path, len(paths.orders["returned"] or ()))
+        or _fate_in_answer(document, answered)
+    )
     return WhyNot(
         document_id=document,
         stage=stage,
@@ -240,15 +250,18 @@ def _fate_in_index(found: Whereabouts | None, path: Path | None) -> Stage | None
     return None if found.in_filters else "filters"
 
 
-def _fate_in_ranking(trace: Trace, path: Path | None) -> Stage | None:
+def _fate_in_ranking(trace: Trace, path: Path | None, returned: int) -> Stage | None:
     if path is None or path.returned is not None:
         return None
     if path.fused is None:
         return "candidates"
     if path.reranked is not None:
         return "rerank"
-    outside = (path.capped or path.fused.rank or 0) > trace.pool
-    return "fusion" if trace.diversified is None or outside else "diversity"
+    reach = returned if trace.diversified is None else trace.pool
+    outside = (path.capped or path.distinct or 0) > reach
+    if outside and (path.fused.rank or 0) <= reach:
+        return "repeat"
+    return "fusion" if outside else "diversity"
 
 
 def _fate_in_answer(document: uuid.UUID, answered: Answered | None) -> Stage:

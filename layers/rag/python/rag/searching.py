@@ -15,7 +15,7 @@ from typing import Protocol
 
 from rag import lexical, ranking
 from rag.deadline import Deadline
-from rag.diversifying import MMR_MAX_CANDIDATES, Ranked, cap, diversify
+from rag.diversifying import MMR_MAX_CANDIDATES, Ranked, cap, diversify, repeats_last
 from rag.errors import UnavailableError
 from rag.explaining import Trace
 from rag.types import JSON, Candidate, Filters, Fusion, Hit, Mode, Vector, Whereabouts
@@ -67,8 +67,9 @@ class Reranker(Protocol):
 class Stages:
     """How candidates become hits.
 
-    fusion, then at most `per_document` of each document, then the `pool` best (as many as are wanted, at least); from
-    these `diversity` (1 − λ of MMR) chooses as many as are wanted, and `rerank` puts what is there in order.
+    fusion, with repeated text behind all other, then at most `per_document` of each document, then the `pool` best (as
+    many as are wanted, at least); from these `diversity` (1 − λ of MMR) chooses as many as are wanted, and `rerank`
+    puts what is there in order.
     """
 
     fusion: Fusion = "weighted"
@@ -184,15 +185,16 @@ class Selection:
         self._question = question
         self._mode = mode
         self.depth = max(ranking.CANDIDATES_PER_LEG, question.top_k)
-        self.trace = Trace(mode, question.stages.fusion, (), (), self.depth, 0)
+        self.trace = Trace(mode, question.stages.fusion, (), (), (), self.depth, 0)
 
     def rank(self, candidates: Sequence[Candidate], snapshot: Snapshot) -> Ranked:
         stages, wanted = self._question.stages, self._question.top_k
         timings = Stopwatch()
         with timings.measure("fuse"):
             fused = self._fused(candidates)
-            capped = cap(fused, stages.per_document) if stages.per_document else None
-        pool = (fused if capped is None else capped)[: max(stages.pool, wanted)]
+            distinct = repeats_last(fused)
+            capped = cap(distinct, stages.per_document) if stages.per_document else None
+        pool = (distinct if capped is None else capped)[: max(stages.pool, wanted)]
         diversified = None
         if stages.diversity > 0:
             with timings.measure("diversify"):
@@ -203,6 +205,7 @@ class Selection:
             fusion=stages.fusion,
             candidates=candidates,
             fused=fused,
+            distinct=distinct,
             depth=self.depth,
             pool=len(pool),
             capped=capped,

@@ -244,10 +244,11 @@ class CollectionSummary:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A chunk before fusion: cosine in [-1, 1], BM25 ≥ 0; both are known for each."""
+    """A chunk before fusion: cosine in [-1, 1], BM25 ≥ 0; both are known for each. Equal hashes, equal words."""
 
     chunk_id: uuid.UUID
     document_id: uuid.UUID
+    content_hash: bytes
     cosine: float
     bm25: float
 

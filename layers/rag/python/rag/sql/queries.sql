@@ -77,7 +77,7 @@ select coalesce(sum(chunk_count), 0)::bigint, case when sum(chunk_count) <= %(mo
 
 -- scored --
 -- Part of the statements below: what a leg found, with its score in both.
-select c.id, c.document_id,
+select c.id, c.document_id, c.content_hash,
   case when %(dense)s then 1 - (e.embedding <=> %(embedding)s::halfvec) else 0 end,
   case when %(lexical)s then -(c.lexical <#> %(question)s::sparsevec) else 0 end
 from (select chunk_id from dense union select chunk_id from lexical where negated < 0) as found
@@ -137,7 +137,7 @@ from documents d where d.tenant_id = %(tenant)s and d.id = %(document)s
 
 -- best_of_document --
 with scored as (
-  select c.id, c.document_id,
+  select c.id, c.document_id, c.content_hash,
     case when %(dense)s then 1 - (e.embedding <=> %(embedding)s::halfvec) else 0 end as cosine,
     case when %(lexical)s then -(c.lexical <#> %(question)s::sparsevec) else 0 end as bm25
   from chunks c join embeddings e on e.tenant_id = c.tenant_id and e.space_id = %(space)s and e.chunk_id = c.id
