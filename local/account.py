@@ -33,6 +33,7 @@ class Account:
         addresses = Addresses(
             aws_url=backing.aws.url,
             queue_url=queues.url,
+            maintenance_queue_url=queues.maintenance_url,
             postgres_port=backing.postgres_port,
             redis_port=backing.redis_port,
             secrets_port=self._secrets.port,

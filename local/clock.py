@@ -7,6 +7,7 @@ import logging
 
 from local.account import Account
 from local.environment import FUNCTIONS, FunctionRow
+from local.lambda_runtime import ThrottledError
 from local.service import ServiceError
 
 logger = logging.getLogger(__name__)
@@ -25,5 +26,5 @@ async def _repeat(account: Account, row: FunctionRow, seconds: int) -> None:
         await asyncio.sleep(seconds)
         try:
             await account.call(row, {})
-        except ServiceError as error:
+        except (ServiceError, ThrottledError) as error:
             logger.warning("the schedule of %s goes on after: %s", row.name, error)

@@ -1,4 +1,4 @@
-"""Where events come in: the API's port, the administrators' port, the queue."""
+"""Where events come in: the API's port, the administrators' port, the queues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from local.account import Account
 from local.asgi import LOOPBACK, Server, listen
 from local.authorizer import Authorizer
 from local.aws_service import Aws
-from local.environment import AUTHORIZE, INGEST, INGEST_BATCH_SIZE, QUERY
+from local.environment import AUTHORIZE, INGEST, INGEST_BATCH_SIZE, MAINTAIN, QUERY, FunctionRow
 from local.event_source import EventSource
 from local.gateway import Gateway
 from local.invoke_api import InvokeApi
@@ -29,14 +29,21 @@ class Entrances:
         invoke_api = InvokeApi(account.functions, token=self.admin_token)
         self._api = Server(gateway, grace_seconds=grace_seconds)
         self._admin = Server(invoke_api, grace_seconds=grace_seconds)
-        self._source = EventSource(
-            account[INGEST],
-            aws_service.client("sqs"),
-            queue_url=queues.url,
-            queue_arn=queues.arn,
-            region=aws.REGION,
-            batch_size=INGEST_BATCH_SIZE,
-            concurrency=INGEST.concurrency,
+
+        def source(row: FunctionRow, queue_url: str, queue_arn: str) -> EventSource:
+            return EventSource(
+                account[row],
+                aws_service.client("sqs"),
+                queue_url=queue_url,
+                queue_arn=queue_arn,
+                region=aws.REGION,
+                batch_size=INGEST_BATCH_SIZE,
+                concurrency=row.concurrency,
+            )
+
+        self._sources = (
+            source(INGEST, queues.url, queues.arn),
+            source(MAINTAIN, queues.maintenance_url, queues.maintenance_arn),
         )
 
     @property
@@ -48,13 +55,16 @@ class Entrances:
         return _url(self._admin_door)
 
     async def open(self) -> None:
-        self._source.start()
+        for source in self._sources:
+            source.start()
         await asyncio.gather(self._api.open([self._door]), self._admin.open([self._admin_door]))
 
     async def close(self) -> None:
         """Let nothing in any more; what came in may finish within the grace period."""
         await asyncio.gather(
-            self._api.close(), self._admin.close(), self._source.stop(timeout_seconds=self._grace_seconds)
+            self._api.close(),
+            self._admin.close(),
+            *(source.stop(timeout_seconds=self._grace_seconds) for source in self._sources),
         )
 
 

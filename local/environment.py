@@ -16,6 +16,7 @@ from local import aws, service
 STAGE = "local"
 BUCKET = "rag-local-documents"
 QUEUE = "rag-local-ingest"
+MAINTENANCE_QUEUE = "rag-local-maintain"
 DEAD_LETTER_QUEUE = "rag-local-ingest-dead-letters"
 DATABASE = "rag"
 OWNER = "rag_owner"
@@ -28,7 +29,7 @@ INGEST_BATCH_SIZE = 10
 _FUNCTIONS = "functions"
 
 
-Use = Literal["bucket", "queue", "cache", "model", "roles"]
+Use = Literal["bucket", "queue", "maintenance", "cache", "model", "roles"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,13 @@ class FunctionRow:
 
 
 INGEST = FunctionRow(
-    "ingest", 600, 2048, concurrency=2, role="rag_ingest", uses=frozenset({"bucket", "queue", "model"}), warm=True
+    "ingest",
+    600,
+    2048,
+    concurrency=2,
+    role="rag_ingest",
+    uses=frozenset({"bucket", "queue", "maintenance", "model"}),
+    warm=True,
 )
 QUERY = FunctionRow(
     "query", 29, 512, concurrency=4, role="rag_query", uses=frozenset({"bucket", "cache", "model"}), warm=True
@@ -72,6 +79,7 @@ ROLES = tuple(row.role for row in FUNCTIONS if row.role != OWNER)
 
 # As AWS advises: a message must not come back while its function may still be at work on it.
 QUEUE_VISIBILITY_SECONDS = 6 * INGEST.timeout_seconds
+MAINTENANCE_VISIBILITY_SECONDS = 6 * MAINTAIN.timeout_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,7 @@ class Addresses:
 
     aws_url: str
     queue_url: str
+    maintenance_queue_url: str
     postgres_port: int
     redis_port: int
     secrets_port: int
@@ -125,6 +134,7 @@ def settings_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict[st
     optional: dict[Use, dict[str, str]] = {
         "bucket": {"RAG_BUCKET": BUCKET},
         "queue": {"RAG_QUEUE_URL": addresses.queue_url, "RAG_MAX_RECEIVES": str(MAX_RECEIVES)},
+        "maintenance": {"RAG_MAINTENANCE_QUEUE_URL": addresses.maintenance_queue_url},
         "cache": {"RAG_REDIS_URL": f"redis://127.0.0.1:{addresses.redis_port}/0", "RAG_REDIS_SECRET": REDIS_SECRET},
         "model": _model_settings(model),
         "roles": {"RAG_ROLE_SECRETS": json.dumps({role: database_secret(role) for role in ROLES})},

@@ -10,7 +10,15 @@ from typing import Any, Protocol
 from botocore.exceptions import ClientError
 
 from local import environment
-from local.environment import BUCKET, DEAD_LETTER_QUEUE, MAX_RECEIVES, QUEUE, QUEUE_VISIBILITY_SECONDS
+from local.environment import (
+    BUCKET,
+    DEAD_LETTER_QUEUE,
+    MAINTENANCE_QUEUE,
+    MAINTENANCE_VISIBILITY_SECONDS,
+    MAX_RECEIVES,
+    QUEUE,
+    QUEUE_VISIBILITY_SECONDS,
+)
 
 _RETENTION_SECONDS = 14 * 24 * 3600
 _EVENTS = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
@@ -26,6 +34,8 @@ class Queues:
     url: str
     arn: str
     dead_letter_url: str
+    maintenance_url: str
+    maintenance_arn: str
 
 
 def create(aws: Clients, *, redis_password: str, model_key: str | None) -> Queues:
@@ -61,13 +71,18 @@ def set_secret(vault: Any, name: str, value: str) -> None:
 
 
 def create_queues(sqs: Any) -> Queues:
-    """The queue of the bucket's events; what fails MAX_RECEIVES times goes to the other one."""
+    """The queue of the bucket's events, where what fails MAX_RECEIVES times goes, and the queue that wakes maintenance.
+
+    Nothing of the last is worth keeping: maintenance comes by on a schedule too.
+    """
     retention = {"MessageRetentionPeriod": str(_RETENTION_SECONDS)}
     dead_letter_url, dead_letter_arn = _queue(sqs, DEAD_LETTER_QUEUE, retention)
     redrive = {"deadLetterTargetArn": dead_letter_arn, "maxReceiveCount": str(MAX_RECEIVES)}
     attributes = {"VisibilityTimeout": str(QUEUE_VISIBILITY_SECONDS), "RedrivePolicy": json.dumps(redrive)}
     url, arn = _queue(sqs, QUEUE, retention | attributes)
-    return Queues(url, arn, dead_letter_url)
+    visible = {"VisibilityTimeout": str(MAINTENANCE_VISIBILITY_SECONDS)}
+    maintenance = _queue(sqs, MAINTENANCE_QUEUE, visible | {"MessageRetentionPeriod": "3600"})
+    return Queues(url, arn, dead_letter_url, *maintenance)
 
 
 def _queue(sqs: Any, name: str, attributes: dict[str, str]) -> tuple[str, str]:

@@ -80,6 +80,8 @@ def work(document: Named, deadline: Deadline, *, last_delivery: bool) -> None:
         logger.warning("no such tenant", tenant_id=str(location.tenant_id))
         return
     metrics.add_metric(f"Documents{outcome.result.capitalize()}", MetricUnit.Count, 1)
+    if outcome.calls_for_maintenance(wiring.settings().index_chunks):
+        wake_maintenance()
     logger.info(
         "ingested",
         tenant_id=str(location.tenant_id),
@@ -89,6 +91,13 @@ def work(document: Named, deadline: Deadline, *, last_delivery: bool) -> None:
         embedded_count=outcome.embedded_count,
         error_code=outcome.error_code,
     )
+
+
+def wake_maintenance() -> None:
+    try:
+        wiring.maintenance_queue().send("{}")
+    except Exception as error:
+        logger.warning("maintenance not woken", exc_info=error)
 
 
 def ingest(location: Location, deadline: Deadline, *, last_delivery: bool) -> ingestion.Outcome:

@@ -1,4 +1,4 @@
-"""Keep the index in shape: on a schedule (`{}`), and when an ingest has made a collection large."""
+"""Keep the index in shape: on a schedule (`{}`), and by a message when an ingest has made a collection larger."""
 
 from __future__ import annotations
 
@@ -20,9 +20,15 @@ metrics = telemetry.metrics()
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (whatever woke it, there is one thing to do)
-    """Return the indexes that were made and dropped; none when another run is at work, or nothing is to be done."""
-    changes = wiring.index_maintenance().run(Deadline.after(context.get_remaining_time_in_millis() / 1000))
+    """Return the indexes that were made and dropped, and how many chunks were weighed anew.
+
+    None when another run is at work, or nothing is to be done.
+    """
+    deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000)
+    weighed = wiring.weight_maintenance().run(deadline)
+    changes = wiring.index_maintenance().run(deadline)
     for change in changes:
         logger.info("index changed", index=change.name, action=change.action)
     metrics.add_metric("IndexesChanged", MetricUnit.Count, len(changes))
-    return {"changes": [change._asdict() for change in changes]}
+    metrics.add_metric("ChunksWeighedAnew", MetricUnit.Count, weighed)
+    return {"changes": [change._asdict() for change in changes], "chunks_weighed": weighed}

@@ -54,6 +54,11 @@ class Folder:
         path.write_bytes(self.objects[object_key])
         return b"\0" * 32
 
+    def read(self, object_key: str, *, limit_bytes: int) -> bytes | None:
+        body = self.objects.get(object_key)
+        assert body is None or len(body) <= limit_bytes
+        return body
+
 
 @pytest.fixture
 def models(tmp_path: Path) -> Iterator[ModelServer]:

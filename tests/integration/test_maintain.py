@@ -8,19 +8,24 @@ from typing import Any
 import psycopg
 import pytest
 
+from rag.deadline import Deadline
 from rag.store import search
-from tests.integration.deployment import Context, Deployment, sample
+from tests.integration.deployment import BUCKET, Context, Deployment, notification, sample
 
 WORDS = [f"{first}{second}" for first in "bcdfghklmnprst" for second in ("arol", "enit", "omun", "ulis")]
 LARGE = 40
 
 
-def maintain(deployment: Deployment, *, threshold: int = LARGE) -> dict[str, str]:
-    """Index → what was done to it, without the collection's number."""
+def run(deployment: Deployment, *, threshold: int = LARGE, event: str = "maintain/schedule.json") -> Any:
     from functions.maintain.handler import handler
 
     with deployment.function("rag_owner", index_chunks=str(threshold)):
-        changes = handler(sample("maintain/schedule.json"), Context())["changes"]
+        return handler(sample(event), Context())
+
+
+def maintain(deployment: Deployment, *, threshold: int = LARGE) -> dict[str, str]:
+    """Index → what was done to it, without the collection's number."""
+    changes = run(deployment, threshold=threshold)["changes"]
     return {change["name"].rstrip("0123456789"): change["action"] for change in changes}
 
 
@@ -149,3 +154,87 @@ def test_the_function_that_looks_past_row_security_shows_no_other_tenants_rows(l
                 connection.execute(statement.encode())
     assert seen[str(large.tenant)] > 0
     assert (seen[str(stranger)], seen[""]) == (0, 0)
+
+
+def weights(deployment: Deployment) -> list[Any]:
+    """Chunks by what is in them, with their weights and what they were weighed with."""
+    return superuser(deployment, "select content, lexical::text, average_length from chunks order by content")
+
+
+@pytest.fixture
+def short(deployment: Deployment) -> Deployment:
+    """Eighty chunks of two words, and one of many."""
+    for number in range(80):
+        deployment.put(f"{number}.txt", f"{WORDS[number % len(WORDS)]} number{number}")
+    deployment.put("long.txt", f"{WORDS[0]} {' '.join(WORDS)}")
+    return deployment
+
+
+def test_chunks_are_weighed_anew_where_the_average_length_has_drifted(short: Deployment) -> None:
+    assert {average for *_, average in weights(short)} == {100}
+    assert run(short, threshold=1000) == {"changes": [], "chunks_weighed": 81}
+    healed = weights(short)
+    assert {average for *_, average in healed} == {5}
+    for key in [f"{number}.txt" for number in range(80)]:
+        short.put(key, short.s3.get_object(Bucket=BUCKET, Key=f"{short.tenant}/default/{key}")["Body"].read() + b" ")
+    assert weights(short) == healed
+    assert run(short, threshold=1000)["chunks_weighed"] == 0
+
+
+def test_a_short_chunk_stands_before_a_long_one_that_says_the_same(short: Deployment) -> None:
+    run(short)
+    body = short.ask("POST", "/v1/search", {"query": WORDS[0], "mode": "lexical"}).json
+    assert {hit["key"] for hit in body["hits"][:-1]} == {"0.txt", "56.txt"}
+    assert body["hits"][-1]["key"] == "long.txt"
+    first, *_, last = body["hits"]
+    assert last["score"] < 0.6 * first["score"]
+
+
+def test_weighing_that_was_cut_short_is_finished_by_the_next_run(
+    short: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rag.store import weights as job
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "DOCUMENTS_AT_ONCE", 30)
+        times = iter([600.0, 600.0, 0.0])
+        patch.setattr(Deadline, "remaining", lambda _: next(times, 0.0))
+        assert run(short, threshold=1000)["chunks_weighed"] == 60
+    assert run(short, threshold=1000)["chunks_weighed"] == 21
+    assert run(short, threshold=1000)["chunks_weighed"] == 0
+
+
+def test_an_ingest_that_weighed_with_what_holds_no_more_begins_again(
+    short: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rag import ingestion
+
+    real, runs = ingestion.indexed, []
+
+    def late(*arguments: Any) -> Any:
+        if not runs:
+            runs.append(superuser(short, "update collections set average_length = 7, reweighing = true"))
+        return real(*arguments)
+
+    monkeypatch.setattr(ingestion, "indexed", late)
+    short.put("late.txt", "weighed with an average that is over")
+    assert superuser(short, "select average_length from chunks where content like 'weighed with%'") == [(7,)]
+
+
+def test_maintenance_is_woken_when_a_collection_doubles_or_outgrows_the_exact_search(deployment: Deployment) -> None:
+    sqs = deployment.aws.client("sqs")
+    queue = sqs.create_queue(QueueName=f"maintenance-{deployment.tenant}")["QueueUrl"]
+    woken = []
+    for number in range(66):
+        object_key = f"{deployment.tenant}/default/{number}.txt"
+        deployment.s3.put_object(Bucket=BUCKET, Key=object_key, Body=b"A few words.")
+        deployment.ingest(notification(object_key), maintenance_queue_url=queue, index_chunks="50")
+        if sqs.receive_message(QueueUrl=queue).get("Messages"):
+            woken.append(number + 1)
+    assert woken == [51, 64]
+    assert run(deployment, threshold=50, event="maintain/message.json")["changes"]
+
+
+def test_an_ingest_does_not_wait_for_a_queue_that_is_not_there(deployment: Deployment) -> None:
+    deployment.put("many.md", "\n\n".join(f"# {number}\n\nA few words." for number in range(70)))
+    assert deployment.documents()["many.md"]["status"] == "ready"

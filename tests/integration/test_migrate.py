@@ -19,6 +19,7 @@ from local.environment import ROLES
 from local.postgres import Postgres
 from rag import wiring
 from rag.errors import UnavailableError
+from rag.migrations import MigrationError
 from tests.integration.deployment import Context, forget_wiring, sample
 
 TOKEN = "session token"
@@ -144,3 +145,13 @@ def test_a_secret_that_cannot_be_read_is_named(passwords: dict[str, str]) -> Non
         migrate()
     passwords["rag/test/rag_admin"] = "now it is there"
     migrate()
+
+
+@pytest.mark.usefixtures("passwords")
+def test_a_pgvector_that_is_too_old_is_refused_before_anything_is_changed(fresh: Postgres) -> None:
+    name = wiring.settings().database_url.rpartition("/")[2]
+    with psycopg.connect(fresh.dsn(database=name), autocommit=True) as superuser:
+        superuser.execute("update pg_extension set extversion = '0.7.4' where extname = 'vector'")
+        with pytest.raises(MigrationError, match=r"0\.7\.4 .* run `alter extension vector update`"):
+            migrate()
+        assert superuser.execute("select to_regclass('tenants')").fetchall() == [(None,)]

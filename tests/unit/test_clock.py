@@ -9,26 +9,31 @@ import pytest
 
 from local import clock
 from local.environment import FunctionRow
+from local.lambda_runtime import ThrottledError
 from local.service import ServiceError
 
 
 class Account:
     """Answers in the place of the functions; fails the first time."""
 
-    def __init__(self) -> None:
+    def __init__(self, failure: Exception) -> None:
+        self.failure = failure
         self.called: list[tuple[str, Any]] = []
 
     async def call(self, row: FunctionRow, event: Any) -> None:
         self.called.append((row.name, event))
         if len(self.called) == 1:
-            raise ServiceError("not this time")
+            raise self.failure
 
 
-def test_a_scheduled_function_is_invoked_again_and_again_even_after_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [ServiceError("not this time"), ThrottledError("busy")])
+def test_a_scheduled_function_is_invoked_again_and_again_even_after_it_failed(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
     rows = [FunctionRow(name, 1, 128, 1, "role", schedule_seconds=seconds) for name, seconds in (("a", 0), ("b", None))]
     soon = FunctionRow("soon", 1, 128, 1, "role", schedule_seconds=1)
     monkeypatch.setattr(clock, "FUNCTIONS", [*rows, soon])
-    account: Any = Account()
+    account: Any = Account(failure)
 
     async def story() -> None:
         with pytest.raises(TimeoutError):

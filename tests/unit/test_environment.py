@@ -10,7 +10,9 @@ from local.environment import FUNCTIONS, Addresses, FunctionRow, Model
 from local.service import ServiceError
 from rag.settings import PREFIX, Settings
 
-ADDRESSES = Addresses("http://aws", "http://queue", 5432, 6379, 2773, "token", Credentials("id", "secret"))
+ADDRESSES = Addresses(
+    "http://aws", "http://queue", "http://maintenance", 5432, 6379, 2773, "token", Credentials("id", "secret")
+)
 MODEL = Model("http://model/v1", "embedder", 384, "chatter", api_key="sk-secret")
 
 

@@ -19,6 +19,7 @@ from rag.types import (
     Collection,
     Description,
     DocumentContent,
+    Growth,
     Ingestion,
     Location,
     ObjectVersion,
@@ -120,13 +121,13 @@ class FakeStore:
         *,
         unchanged: Callable[[], bool],
         describe: Callable[[], Description],
-    ) -> bool:
+    ) -> Growth | None:
         if not unchanged():
-            return False
+            return None
         self.description = describe()
         self.content, self.done = content, content.version.version_id
         self.ended.append(ingestion)
-        return True
+        return Growth(0, len(content.chunks))
 
     def describe(
         self,
@@ -186,7 +187,9 @@ def ingest(
 
 def test_a_document_is_embedded_in_batches_and_stored_once() -> None:
     store, embedder = FakeStore(), FakeEmbedder()
-    assert ingest("v1", content=text(*PLACES), store=store, embedder=embedder) == Outcome("ready", 5, 5)
+    assert ingest("v1", content=text(*PLACES), store=store, embedder=embedder) == Outcome(
+        "ready", 5, 5, growth=Growth(0, 5)
+    )
     assert [len(batch) for batch in embedder.batches] == [2, 2, 1]
     assert store.kept == [2, 2]  # the last batch is stored with the document
     assert store.content is not None
@@ -198,7 +201,9 @@ def test_a_document_is_embedded_in_batches_and_stored_once() -> None:
 
 def test_equal_passages_are_embedded_once() -> None:
     store, embedder = FakeStore(), FakeEmbedder()
-    assert ingest("v1", content=text("trains", "trains"), store=store, embedder=embedder) == Outcome("ready", 2, 1)
+    assert ingest("v1", content=text("trains", "trains"), store=store, embedder=embedder) == Outcome(
+        "ready", 2, 1, growth=Growth(0, 2)
+    )
     assert store.content is not None
     first, second = store.content.chunks
     assert (first.embedding, first.chunk.text) == (second.embedding, second.chunk.text)
@@ -211,7 +216,9 @@ def test_what_was_kept_of_a_cut_short_attempt_is_not_embedded_again() -> None:
         ingest("v1", content=text(*PLACES), store=store, embedder=failing)
     assert (store.content, store.kept) == (None, [2, 2])
     embedder = FakeEmbedder()
-    assert ingest("v1", content=text(*PLACES), store=store, embedder=embedder) == Outcome("ready", 5, 1)
+    assert ingest("v1", content=text(*PLACES), store=store, embedder=embedder) == Outcome(
+        "ready", 5, 1, growth=Growth(0, 5)
+    )
     assert [len(batch) for batch in embedder.batches] == [1]
 
 
@@ -221,7 +228,9 @@ def test_when_time_is_short_the_first_batch_is_done_and_the_rest_left_for_the_ne
         with pytest.raises(UnavailableError, match="time is short: 1 of"):
             ingest("v1", content=text(*PLACES), store=store, embedder=embedder, seconds=1)
         assert store.kept == kept
-    assert ingest("v1", content=text(*PLACES), store=store, embedder=embedder, seconds=1) == Outcome("ready", 5, 1)
+    assert ingest("v1", content=text(*PLACES), store=store, embedder=embedder, seconds=1) == Outcome(
+        "ready", 5, 1, growth=Growth(0, 5)
+    )
 
 
 def test_a_version_that_is_done_is_not_read_again() -> None:
@@ -371,3 +380,13 @@ def test_equal_runs_give_equal_ids() -> None:
         ids.append([chunk.id for chunk in store.content.chunks])
     assert ids[0] == ids[1]
     assert len(set(ids[0])) == len(PLACES)
+
+
+@pytest.mark.parametrize(("before", "after"), [(63, 64), (127, 128), (10, 500), (999, 1001)])
+def test_maintenance_is_called_when_a_collection_has_doubled_or_needs_indexes(before: int, after: int) -> None:
+    assert ingestion.Outcome("ready", growth=Growth(before, after)).calls_for_maintenance(1000)
+
+
+@pytest.mark.parametrize("growth", [None, *(Growth(*pair) for pair in [(0, 63), (64, 127), (1001, 1002), (128, 64)])])
+def test_most_documents_do_not_call_for_maintenance(growth: Growth | None) -> None:
+    assert not ingestion.Outcome("ready", growth=growth).calls_for_maintenance(1000)

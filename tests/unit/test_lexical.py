@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -221,3 +222,33 @@ def test_questions_find_their_paragraphs_by_words_alone(
         ranks.append(reciprocal_rank(scores, relevant[asked["_id"]]))
 
     assert sum(ranks) / len(ranks) >= least
+
+
+@given(
+    counts=st.dictionaries(st.integers(1, 10**9), st.integers(1, 1000), min_size=1).map(Counter),
+    before=st.integers(1, 100),
+    after=st.integers(1, 100),
+)
+def test_weighing_anew_gives_what_weighing_at_once_gives(counts: Counter[int], before: int, after: int) -> None:
+    kept = {
+        term: struct.unpack("f", struct.pack("f", weight))[0] for term, weight in lexical.weigh(counts, before).items()
+    }
+    assert lexical.reweigh(kept, counts.total(), before, after) == lexical.weigh(counts, after)
+
+
+@pytest.mark.parametrize(
+    ("current", "lexemes", "chunks", "average"),
+    [
+        (100, 63 * 10, 63, 100),  # too few to tell
+        (100, 64 * 10, 64, 20),
+        (100, 1000 * 40, 1000, 100),  # within a quarter
+        (100, 1000 * 39, 1000, 78),
+        (100, 1000 * 300, 1000, 100),  # never more
+        (10, 1000 * 300, 1000, 100),
+        (10, 1000 * 6, 1000, 10),
+        (10, 1000 * 7, 1000, 14),
+        (100, 0, 64, 1),
+    ],
+)
+def test_the_average_length_follows_what_has_drifted(current: float, lexemes: int, chunks: int, average: float) -> None:
+    assert lexical.average_length(current, lexeme_count=lexemes, chunk_count=chunks) == average

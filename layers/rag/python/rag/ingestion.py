@@ -17,6 +17,7 @@ from rag.types import (
     Collection,
     Description,
     DocumentContent,
+    Growth,
     IndexedChunk,
     Ingestion,
     Location,
@@ -65,7 +66,7 @@ class Store(Protocol):
         *,
         unchanged: Callable[[], bool],
         describe: Callable[[], Description],
-    ) -> bool: ...
+    ) -> Growth | None: ...
     def describe(
         self,
         location: Location,
@@ -97,6 +98,15 @@ class Outcome:
     chunk_count: int = 0
     embedded_count: int = 0
     error_code: str | None = None
+    growth: Growth | None = None
+
+    def calls_for_maintenance(self, index_chunks: int) -> bool:
+        """Whether the collection has doubled by it, with 64 chunks or more, or needs indexes from now on."""
+        if self.growth is None:
+            return False
+        before, after = self.growth.before, self.growth.after
+        doubled = after.bit_length() > max(before.bit_length(), lexical.DRIFTED_CHUNKS.bit_length() - 1)
+        return doubled or before <= index_chunks < after
 
 
 def ingest(
@@ -227,9 +237,8 @@ def _index(
         tuple(indexed(location, collection, chunk, vectors[chunk.content_hash]) for chunk in chunks),
     )
     done = Ingestion("ready", started_at, version.version_id, chunk_count=len(chunks), embedded_count=embedded)
-    if not _replace(location, collection, content, done, bucket=bucket, store=store):
-        return None
-    return Outcome("ready", len(chunks), embedded)
+    growth = _replace(location, collection, content, done, bucket=bucket, store=store)
+    return Outcome("ready", len(chunks), embedded, growth=growth) if growth else None
 
 
 def indexed(location: Location, collection: Collection, chunk: Chunk, vector: Vector) -> IndexedChunk:
@@ -310,7 +319,7 @@ def _replace(
     *,
     bucket: Bucket,
     store: Store,
-) -> bool:
+) -> Growth | None:
     version = content.version
 
     def unchanged() -> bool:

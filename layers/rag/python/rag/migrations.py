@@ -17,6 +17,8 @@ from rag.types import EmbeddingSpace
 _FILE = re.compile(r"^(\d{4})_(\w+)\.sql$")
 _LOCK = 0x5241_4700  # one migration at a time, whoever starts it
 CONNECT_SECONDS = 5
+# Iterative scans, without which a filter shortens what an index finds.
+LEAST_VECTOR_VERSION = (0, 8)
 
 _HISTORY = b"""
 create table if not exists schema_migrations (
@@ -35,13 +37,14 @@ class MigrationError(RagError):
 def migrate(url: str, password: str | None = None) -> list[str]:
     """Apply what has not been applied, as rag_owner, and return the names; nothing happens when run again.
 
-    MigrationError when an applied file was changed since, or is unknown to this code.
+    MigrationError when an applied file was changed since, or is unknown to this code, or pgvector is too old.
     """
     with _connected(url, password) as connection:
         connection.execute("select pg_advisory_lock(%s)", [_LOCK])
         connection.execute(_HISTORY)
         applied: dict[int, str] = dict(connection.execute("select version, digest from schema_migrations").fetchall())
         found = _files()
+        _refuse_old(connection)
         _refuse_unknown(applied, found)
         return [
             _apply(connection, version, name, text)
@@ -78,6 +81,28 @@ def _files() -> list[tuple[int, str, str]]:
     found = sorted((int(match[1]), match[0]) for match in entries if match)
     folder = files("rag").joinpath("sql/migrations")
     return [(version, name, folder.joinpath(name).read_text(encoding="utf-8")) for version, name in found]
+
+
+def _refuse_old(connection: psycopg.Connection[Any]) -> None:
+    """An extension keeps its version when the server gets a newer one; as yet unmade, it becomes the server's."""
+    found = connection.execute("""
+        select coalesce(installed_version, default_version), installed_version is not null, default_version
+        from pg_available_extensions where name = 'vector'
+    """).fetchone()
+    if found is None:
+        msg = "the server has no pgvector: install the extension `vector`"
+        raise MigrationError(msg)
+    version, installed, newest = found
+    if _numbers(version) < LEAST_VECTOR_VERSION:
+        wanted = ".".join(map(str, LEAST_VECTOR_VERSION))
+        msg = f"pgvector {version} cannot search an index on until its list is full: {wanted} or newer is needed; "
+        update = installed and _numbers(newest) >= LEAST_VECTOR_VERSION
+        msg += "run `alter extension vector update`" if update else "upgrade the database's engine"
+        raise MigrationError(msg)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def _refuse_unknown(applied: Mapping[int, str], known: Sequence[tuple[int, str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""The queue of the bucket's events, as far as a consumer may touch it."""
+"""Queues: the one of the bucket's events as far as its consumer may touch it, and the one that wakes maintenance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Queue:
-    """SQS through boto3, which is imported when the first message fails."""
+    """SQS through boto3, which is imported when it is first needed."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -17,10 +17,17 @@ class Queue:
 
     def deliver_again(self, receipt_handle: str, *, seconds: int) -> None:
         """Have a message that failed come back after `seconds` instead of after the queue's visibility time-out."""
+        self._sqs().change_message_visibility(
+            QueueUrl=self._url, ReceiptHandle=receipt_handle, VisibilityTimeout=seconds
+        )
+
+    def send(self, body: str) -> None:
+        """Put a message into the queue."""
+        self._sqs().send_message(QueueUrl=self._url, MessageBody=body)
+
+    def _sqs(self) -> SQSClient:
         if self._client is None:
             import boto3  # noqa: PLC0415 (0.4 s that a batch without failures does not need)
 
             self._client = boto3.client("sqs")
-        self._client.change_message_visibility(
-            QueueUrl=self._url, ReceiptHandle=receipt_handle, VisibilityTimeout=seconds
-        )
+        return self._client

@@ -28,6 +28,7 @@ class Settings(BaseModel):
     )
     bucket: str = Field("", description="Bucket of the documents; objects are named <tenant>/<collection>/<key>.")
     queue_url: str = Field("", description="Queue of the bucket's events; for ingest only.")
+    maintenance_queue_url: str = Field("", description="Queue that wakes maintain; for ingest only.")
     model_url: str = Field("https://api.openai.com/v1", description="Base URL of an OpenAI-compatible model server.")
     model_secret: str = Field("", description="Secret whose string is the model server's API key; empty: none needed.")
     embedding_model: str = Field("text-embedding-3-small", description="Model that embeds documents and questions.")
@@ -51,7 +52,7 @@ class Settings(BaseModel):
     context_tokens: int = Field(3000, ge=100, description="Tokens of passages in a prompt.")
     answer_tokens: int = Field(500, ge=16, description="Tokens that an answer may have.")
     index_chunks: int = Field(
-        10_000, ge=1, description="A collection with more chunks gets indexes; for maintain only."
+        10_000, ge=1, description="A collection with more chunks gets indexes; for maintain and ingest."
     )
     index_memory_mib: int = Field(
         256, ge=16, description="Memory of the database to build an index in; for maintain only."

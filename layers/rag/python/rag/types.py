@@ -243,6 +243,14 @@ class CollectionSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Growth:
+    """How many chunks a collection had before a document was written, and after."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A chunk before fusion: cosine in [-1, 1], BM25 ≥ 0; both are known for each. Equal hashes, equal words."""
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rag.store.index import IndexStore
     from rag.store.maintenance import IndexMaintenance
     from rag.store.search import SearchStore
+    from rag.store.weights import WeightMaintenance
 
 
 def preload(*, model: bool) -> None:
@@ -103,6 +104,13 @@ def index_maintenance() -> IndexMaintenance:
 
 
 @cache
+def weight_maintenance() -> WeightMaintenance:
+    from rag.store.weights import WeightMaintenance  # noqa: PLC0415
+
+    return WeightMaintenance(database())
+
+
+@cache
 def catalog() -> Catalog:
     from rag.store.catalog import Catalog  # noqa: PLC0415
 
@@ -158,6 +166,13 @@ def queue() -> Queue:
     from rag.queue import Queue  # noqa: PLC0415
 
     return Queue(settings().queue_url)
+
+
+@cache
+def maintenance_queue() -> Queue:
+    from rag.queue import Queue  # noqa: PLC0415
+
+    return Queue(settings().maintenance_queue_url)
 
 
 @cache

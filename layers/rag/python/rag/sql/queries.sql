@@ -233,6 +233,7 @@ insert into collection_statistics (tenant_id, collection_id, document_count, chu
 select %(tenant)s, %(collection)s, (%(chunk_count)s > 0)::int - (count(*) > 0)::int, %(chunk_count)s - count(*),
   %(lexeme_count)s - coalesce(sum(lexeme_count), 0)
 from chunks where tenant_id = %(tenant)s and document_id = %(document)s
+returning chunk_count
 
 -- delete_chunks --
 delete from chunks where tenant_id = %(tenant)s and document_id = %(document)s
@@ -240,10 +241,11 @@ delete from chunks where tenant_id = %(tenant)s and document_id = %(document)s
 -- insert_chunk --
 -- Not COPY, which PostgreSQL refuses on a table with row-level security; all rows go in one round trip.
 insert into chunks (
-  tenant_id, id, collection_id, document_id, position, page, heading, content, content_hash, tokens, lexical, lexemes, lexeme_count
+  tenant_id, id, collection_id, document_id, position, page, heading, content, content_hash, tokens, lexical, lexemes, lexeme_count,
+  average_length
 ) values (
   %(tenant)s, %(id)s, %(collection)s, %(document)s, %(position)s, %(page)s, %(heading)s, %(content)s, %(content_hash)s, %(tokens)s,
-  %(lexical)s, %(lexemes)s::int[], %(lexeme_count)s
+  %(lexical)s, %(lexemes)s::int[], %(lexeme_count)s, %(average_length)s
 )
 
 -- insert_embedding --
@@ -272,13 +274,15 @@ delete from documents where tenant_id = %(tenant)s and id = %(document)s
 
 -- next_generation --
 update collections set generation = generation + 1 where tenant_id = %(tenant)s and id = %(collection)s
+returning average_length
 
 -- record_ingestion --
 insert into ingestions (tenant_id, document_id, collection_id, key, version_id, outcome, error_code, chunk_count, embedded_count, started_at)
 values (%(tenant)s, %(document)s, %(collection)s, %(key)s, %(version)s, %(outcome)s, %(error_code)s, %(chunk_count)s, %(embedded_count)s, %(started_at)s)
 
 -- unrolled_statistics --
-select count(*) from collection_statistics where tenant_id = %(tenant)s and collection_id = %(collection)s
+select count(*), coalesce(sum(chunk_count), 0)::bigint
+from collection_statistics where tenant_id = %(tenant)s and collection_id = %(collection)s
 
 -- lock_roll_up --
 -- One at a time per collection; whoever comes second has nothing to do.
@@ -302,6 +306,34 @@ with taken as (
 )
 insert into collection_statistics (tenant_id, collection_id, document_count, chunk_count, lexeme_count)
 select %(tenant)s, %(collection)s, coalesce(sum(document_count), 0), coalesce(sum(chunk_count), 0), coalesce(sum(lexeme_count), 0) from taken
+
+-- collection_sizes --
+select tenant_id, collection_id, average_length, reweighing, chunk_count, lexeme_count from collection_sizes()
+
+-- set_average_length --
+-- An ingest that weighed with the one before finds out at its end, and begins again.
+update collections set average_length = %(average_length)s, reweighing = true
+where tenant_id = %(tenant)s and id = %(collection)s
+
+-- documents_weighed_otherwise --
+select distinct document_id from chunks
+where tenant_id = %(tenant)s and collection_id = %(collection)s and average_length <> %(average_length)s::real
+order by document_id
+limit %(most)s
+
+-- lock_documents --
+-- As lock_document, each in its turn; who ingests holds one only, so that none waits in a circle.
+select pg_advisory_xact_lock(hashtextextended(document, 0)) from unnest(%(documents)s::text[]) as document
+
+-- chunks_weighed_otherwise --
+select id, lexical, lexeme_count, average_length from chunks
+where tenant_id = %(tenant)s and document_id = any (%(documents)s) and average_length <> %(average_length)s::real
+
+-- weigh_chunk --
+update chunks set lexical = %(lexical)s, average_length = %(average_length)s where tenant_id = %(tenant)s and id = %(id)s
+
+-- end_reweighing --
+update collections set reweighing = false where tenant_id = %(tenant)s and id = %(collection)s
 
 -- recent_messages --
 -- No row at all when there is no such conversation of the principal's; one of nulls when nothing was said in it.

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pgvector import HalfVector
 
 from rag.errors import FailureCode
+from rag.store import writing
 from rag.store.collections import DEFAULT_LANGUAGE, create_collection, existing_collection, find_collection
 from rag.store.database import Database, Transaction
-from rag.store.search import sparse
 from rag.types import (
     Collection,
     Description,
     DocumentContent,
     EmbeddingSpace,
-    IndexedChunk,
+    Growth,
     Ingestion,
     Location,
     ObjectVersion,
@@ -93,7 +90,7 @@ class IndexStore:
 
         def work(transaction: Transaction) -> dict[bytes, Vector]:
             rows = transaction.rows("known_embeddings", document=location.document_id, space=collection.space_id)
-            return {content_hash: _vector(text) for content_hash, text in rows}
+            return {content_hash: writing.vector(text) for content_hash, text in rows}
 
         return self.database.read(location.tenant_id, work)
 
@@ -119,26 +116,30 @@ class IndexStore:
         *,
         unchanged: Callable[[], bool],
         describe: Callable[[], Description] = Description,
-    ) -> bool:
+    ) -> Growth | None:
         """Put the document's chunks, or its failure, in the place of whatever was there, in one transaction.
 
-        `unchanged` is asked under the document's lock whether the bucket still holds this version; False when it does
-        not, and nothing is written then. `describe` reads the document's metadata, under the lock as well.
+        `unchanged` is asked under the document's lock whether the bucket still holds this version; None when it does
+        not, or the chunks are weighed with an average length that is the collection's no more, and nothing is written
+        then. `describe` reads the document's metadata, under the lock as well.
         """
 
-        def work(transaction: Transaction) -> bool:
+        def work(transaction: Transaction) -> int | None:
             transaction.run("lock_document", document=location.document_id)
             if not unchanged():
-                return False
+                return None
             description = describe()
-            _count(transaction, location, collection, content.chunks)
+            added = writing.count(transaction, location, collection, content.chunks)
             transaction.run("delete_chunks", document=location.document_id)
-            _finish(transaction, location, collection, content, ingestion, description)
-            _insert(transaction, location, collection, self.space, content.chunks)
-            _record(transaction, location, collection, ingestion)
-            return True
+            writing.finish(transaction, location, collection, content, ingestion, description)
+            writing.insert(transaction, location, collection, self.space, content.chunks)
+            writing.record(transaction, location, collection, ingestion)
+            return added
 
-        return self._changed(location, collection, work)
+        try:
+            return self._changed(location, collection, work)
+        except writing.WeighedAnewError:
+            return None
 
     def describe(
         self,
@@ -158,7 +159,7 @@ class IndexStore:
             transaction.run("lock_document", document=document)
             if not transaction.rows("is_settled", document=document, version=version.version_id):
                 return False
-            described = transaction.rows("describe_document", document=document, **_metadata(describe()))
+            described = transaction.rows("describe_document", document=document, **writing.metadata(describe()))
             if described:
                 transaction.run("next_generation", collection=collection.id)
             return bool(described)
@@ -170,29 +171,36 @@ class IndexStore:
     ) -> bool:
         """Remove all that is held of a document; False when `unchanged` says that the bucket has it again."""
 
-        def work(transaction: Transaction) -> bool:
+        def work(transaction: Transaction) -> int | None:
             transaction.run("lock_document", document=location.document_id)
             if not unchanged():
-                return False
-            if transaction.rows("document_exists", document=location.document_id):
-                _count(transaction, location, collection, ())
-                transaction.run("delete_document", document=location.document_id)
-                _record(transaction, location, collection, ingestion)
-            return True
+                return None
+            if not transaction.rows("document_exists", document=location.document_id):
+                return 0
+            added = writing.count(transaction, location, collection, ())
+            transaction.run("delete_document", document=location.document_id)
+            writing.record(transaction, location, collection, ingestion)
+            return added
 
-        return self._changed(location, collection, work)
+        return self._changed(location, collection, work) is not None
 
-    def _changed(self, location: Location, collection: Collection, work: Callable[[Transaction], bool]) -> bool:
-        """Do the work; after the commit add up the statistics' rows when there are many, which changes no sum."""
+    def _changed(
+        self, location: Location, collection: Collection, work: Callable[[Transaction], int | None]
+    ) -> Growth | None:
+        """Do the work, which tells how many chunks it added if it did anything; return how the collection grew by it.
 
-        def counted(transaction: Transaction) -> tuple[bool, int]:
-            done = work(transaction)
-            return done, transaction.rows("unrolled_statistics", collection=collection.id)[0][0]
+        After the commit the statistics' rows are added up when there are many, which changes no sum.
+        """
 
-        done, waiting = self.database.write(location.tenant_id, counted)
+        def counted(transaction: Transaction) -> tuple[int | None, int, int]:
+            added = work(transaction)
+            [(waiting, chunk_count)] = transaction.rows("unrolled_statistics", collection=collection.id)
+            return added, waiting, chunk_count
+
+        added, waiting, chunk_count = self.database.write(location.tenant_id, counted)
         if waiting > ROLL_UP_AFTER:
             self.database.write(location.tenant_id, lambda transaction: _roll_up(transaction, collection))
-        return done
+        return None if added is None else Growth(chunk_count - added, chunk_count)
 
 
 def _roll_up(transaction: Transaction, collection: Collection) -> None:
@@ -200,113 +208,3 @@ def _roll_up(transaction: Transaction, collection: Collection) -> None:
     if alone:
         transaction.run("roll_up_lexemes", collection=collection.id)
         transaction.run("roll_up_chunks", collection=collection.id)
-
-
-def _vector(text: str) -> Vector:
-    return array("f", HalfVector.from_text(text).to_list())
-
-
-def _count(
-    transaction: Transaction, location: Location, collection: Collection, chunks: Sequence[IndexedChunk]
-) -> None:
-    frequencies: dict[int, int] = {}
-    for chunk in chunks:
-        for lexeme in chunk.lexemes:
-            frequencies[lexeme] = frequencies.get(lexeme, 0) + 1
-    place = {"document": location.document_id, "collection": collection.id}
-    transaction.run("count_lexemes", **place, lexemes=list(frequencies), frequencies=list(frequencies.values()))
-    transaction.run(
-        "count_chunks", **place, chunk_count=len(chunks), lexeme_count=sum(chunk.lexeme_count for chunk in chunks)
-    )
-
-
-def _finish(
-    transaction: Transaction,
-    location: Location,
-    collection: Collection,
-    content: DocumentContent,
-    ingestion: Ingestion,
-    description: Description,
-) -> None:
-    transaction.run(
-        "finish_document",
-        document=location.document_id,
-        collection=collection.id,
-        key=location.key,
-        status=ingestion.outcome,
-        version=content.version.version_id,
-        content_hash=content.content_hash,
-        size=content.version.size,
-        media_type=content.media_type,
-        title=content.title,
-        chunk_count=len(content.chunks),
-        error_code=ingestion.error_code,
-        error_message=ingestion.error_message,
-        **_metadata(description),
-    )
-
-
-def _metadata(description: Description) -> dict[str, Any]:
-    """No metadata, which leaves what there is, when it cannot be used."""
-    return {
-        "metadata": None if description.error else json.dumps(description.metadata),
-        "metadata_error": description.error,
-    }
-
-
-def _record(transaction: Transaction, location: Location, collection: Collection, ingestion: Ingestion) -> None:
-    transaction.run("drop_pending", document=location.document_id)
-    transaction.run(
-        "record_ingestion",
-        document=location.document_id,
-        collection=collection.id,
-        key=location.key,
-        version=ingestion.version_id,
-        outcome=ingestion.outcome,
-        error_code=ingestion.error_code,
-        chunk_count=ingestion.chunk_count,
-        embedded_count=ingestion.embedded_count,
-        started_at=ingestion.started_at,
-    )
-    # Last, because every ingest of the collection waits for this row until the commit.
-    transaction.run("next_generation", collection=collection.id)
-
-
-def _insert(
-    transaction: Transaction,
-    location: Location,
-    collection: Collection,
-    space: EmbeddingSpace,
-    chunks: Sequence[IndexedChunk],
-) -> None:
-    place = {"collection": collection.id, "document": location.document_id}
-    transaction.run_many("insert_chunk", [{**place, **_chunk_row(chunk)} for chunk in chunks])
-    transaction.run_many(
-        "insert_embedding",
-        [
-            {
-                **place,
-                "space": collection.space_id,
-                "chunk": chunk.id,
-                "dimensions": space.dimensions,
-                "embedding": HalfVector(chunk.embedding.tolist()),
-            }
-            for chunk in chunks
-        ],
-    )
-
-
-def _chunk_row(indexed: IndexedChunk) -> dict[str, object]:
-    chunk = indexed.chunk
-    return {
-        "id": indexed.id,
-        "position": chunk.position,
-        "page": chunk.page,
-        "heading": chunk.heading,
-        "content": chunk.content,
-        "content_hash": chunk.content_hash,
-        "tokens": chunk.tokens,
-        "lexical": sparse(indexed.lexical),
-        "lexemes": indexed.lexemes,
-        "lexeme_count": indexed.lexeme_count,
-    }
