@@ -24,7 +24,7 @@ from local.postgres import SUPERUSER
 from rag import ranking, searching, wiring
 from rag.deadline import Deadline
 from rag.store.database import Transaction, connect
-from rag.store.statements import statement
+from rag.store.statements import NO_PARTS, statement
 from rag.types import Filters
 from tests.benchmarks.wire import Tap
 
@@ -38,7 +38,9 @@ class Executed:
 
     name: str
     parameters: JSON
-    binary: bool
+    binary: bool = False
+    width: int | None = None
+    parts: frozenset[str] = NO_PARTS
 
 
 @dataclass(slots=True)
@@ -67,14 +69,19 @@ class Function:
 
     def _recorded(self, question: str, vector: Any) -> list[Executed]:
         executed: list[Executed] = []
-        rows = Transaction.rows
 
-        def recording(transaction: Transaction, name: str, /, *, binary: bool = False, **parameters: object) -> Any:
-            executed.append(Executed(name, {"tenant": transaction.tenant_id, **parameters}, binary))
-            return rows(transaction, name, binary=binary, **parameters)
+        def recording(run: Any) -> Any:
+            def recorded(transaction: Transaction, name: str, /, **given: Any) -> Any:
+                how = {key: given[key] for key in ("binary", "width", "parts") if key in given}
+                parameters = {key: value for key, value in given.items() if key not in how}
+                executed.append(Executed(name, {"tenant": transaction.tenant_id, **parameters}, **how))
+                return run(transaction, name, **given)
+
+            return recorded
 
         asked = searching.Asked(question)
-        with patch.object(Transaction, "rows", recording):
+        methods = {name: recording(getattr(Transaction, name)) for name in ("rows", "first_rows", "last_rows")}
+        with patch.multiple(Transaction, **methods):
             wiring.search_store().search(
                 uuid.UUID(self.tenant_id),
                 "default",
@@ -84,7 +91,7 @@ class Function:
                 rank=lambda candidates, _: ranking.fuse(candidates, mode="hybrid")[:10],
                 mode="hybrid",
                 filters=Filters(),
-                depth=100,
+                depth=ranking.CANDIDATES_PER_LEG,
             )
         return executed
 
@@ -178,12 +185,13 @@ class BareSql:
         self._prepare = True if prepared else None
 
     def milliseconds(self, executed: Sequence[Executed]) -> float:
-        tenant = str(executed[0].parameters["tenant"])
+        tenant = executed[0].parameters["tenant"]
         started = time.perf_counter()
         psycopg.ClientCursor(self._connection).execute(statement("begin_read"), {"tenant": tenant})
         for one in executed:
             with self._connection.cursor(binary=one.binary) as cursor:
-                cursor.execute(statement(one.name), one.parameters, prepare=self._prepare).fetchall()
+                sql = statement(one.name, one.width, one.parts)
+                cursor.execute(sql, one.parameters, prepare=self._prepare).fetchall()
         self._connection.execute("commit")
         return (time.perf_counter() - started) * 1000
 

@@ -379,10 +379,8 @@ def test_a_database_that_is_away_is_a_typed_error() -> None:
 def test_no_statement_is_prepared_on_the_server(world: World) -> None:
     for _ in range(10):
         world.find("anything")
-    prepared: Callable[[Transaction], int] = lambda transaction: transaction.connection.execute(  # noqa: E731
-        "select count(*) from pg_prepared_statements"
-    ).fetchall()[0][0]
-    assert world.search.database.read(world.tenant, prepared) == 0
+    prepared = world.search.database._open().execute("select count(*) from pg_prepared_statements").fetchall()
+    assert prepared == [(0,)]
 
 
 def test_a_key_names_its_tenant_and_a_wrong_one_nobody(world: World) -> None:

@@ -19,7 +19,7 @@ _LEAD_COUNTS = 0.3
 _SECOND_COUNTS = 0.05
 
 # As many chunks as each leg puts forward, at least.
-CANDIDATES_PER_LEG = 100
+CANDIDATES_PER_LEG = 50
 
 _RRF_K = 60
 

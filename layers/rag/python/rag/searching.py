@@ -184,7 +184,7 @@ class Selection:
     def __init__(self, question: Question, mode: Mode) -> None:
         self._question = question
         self._mode = mode
-        self.depth = max(ranking.CANDIDATES_PER_LEG, question.top_k)
+        self.depth = _depth(question, mode)
         self.trace = Trace(mode, question.stages.fusion, (), (), (), self.depth, 0)
 
     def rank(self, candidates: Sequence[Candidate], snapshot: Snapshot) -> Ranked:
@@ -222,6 +222,19 @@ class Selection:
         if self._question.stages.fusion == "rrf":
             return ranking.reciprocal(candidates, mode=self._mode, depth=self.depth)
         return ranking.fuse(candidates, mode=self._mode)
+
+
+def _depth(question: Question, mode: Mode) -> int:
+    """How many chunks each leg puts forward.
+
+    Where one leg alone makes the order and no stage chooses from it, twice what is wanted is enough: it leaves room for
+    repeated text, which goes to the end.
+    """
+    stages = question.stages
+    chosen = stages.per_document or stages.diversity or stages.rerank
+    if mode != "hybrid" and not chosen:
+        return 2 * question.top_k
+    return max(ranking.CANDIDATES_PER_LEG, question.top_k)
 
 
 class Stopwatch:

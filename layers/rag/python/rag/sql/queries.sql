@@ -1,25 +1,47 @@
 -- Every statement that the product runs, by name. Read by rag.store.statements; parameters are always bound.
+-- `{name}` stands for the text of that name. Lines from `when x` to `end` are sent with the part x only, those from `else` on without
+-- it only: what is not asked for costs nothing, not even to be parsed.
 
 -- begin_read --
 -- One snapshot for everything a request reads; the tenant is the transaction's own and ends with it, as does how an
 -- HNSW index is searched: as wide as a leg is long, and on until the leg is full whatever a filter takes away.
 begin isolation level repeatable read, read only;
-select set_config('app.tenant', %(tenant)s, true),
+select set_config('app.tenant', %(tenant)s::text, true),
   set_config('hnsw.ef_search', '100', true),
   set_config('hnsw.iterative_scan', 'relaxed_order', true)
 
 -- begin_write --
 begin isolation level read committed;
-select set_config('app.tenant', %(tenant)s, true)
+select set_config('app.tenant', %(tenant)s::text, true)
+
+-- collection_columns --
+-- Part of the statements below. `indexed` once both indexes of its own are there and valid; until then it is searched
+-- exactly.
+c.id, c.name, c.language, c.space_id, c.average_length,
+(
+  select count(*) = 2 from pg_index
+  where indisvalid and indexrelid in (to_regclass('embeddings_of_' || c.id), to_regclass('chunks_of_' || c.id))
+) as indexed,
+s.dimensions, s.model
 
 -- collection --
--- `indexed` once both indexes of its own are there and valid; until then it is searched exactly.
-select c.id, c.name, c.language, c.space_id, c.average_length,
-  (
-    select count(*) = 2 from pg_index
-    where indisvalid and indexrelid in (to_regclass('embeddings_of_' || c.id), to_regclass('chunks_of_' || c.id))
-  ) as indexed,
-  s.dimensions, s.model
+select {collection_columns}
+from collections c join embedding_spaces s on s.id = c.space_id
+where c.tenant_id = %(tenant)s and c.name = %(name)s
+
+-- searched_collection --
+-- With what BM25 needs to weigh a question: how many chunks there are, and in how many of them each lexeme stands.
+select {collection_columns},
+  coalesce((
+    select sum(chunk_count) from collection_statistics where tenant_id = %(tenant)s and collection_id = c.id
+  ), 0)::bigint,
+  coalesce((
+    select jsonb_object_agg(lexeme, frequency) from (
+      select lexeme, sum(document_frequency) as frequency from lexeme_statistics
+      where tenant_id = %(tenant)s and collection_id = c.id and lexeme = any (%(lexemes)s::int[])
+      group by lexeme
+    ) as frequencies
+  ), '{}')
 from collections c join embedding_spaces s on s.id = c.space_id
 where c.tenant_id = %(tenant)s and c.name = %(name)s
 
@@ -37,20 +59,6 @@ select c.name, c.language, c.created_at,
 from collections c
 where c.tenant_id = %(tenant)s and (%(name)s::text is null or c.name = %(name)s::text)
 order by c.name
-
--- lexeme_frequencies --
--- What BM25 needs to weigh a question: how many chunks there are, and in how many of them each of its lexemes stands.
-select
-  coalesce((
-    select sum(chunk_count) from collection_statistics where tenant_id = %(tenant)s and collection_id = %(collection)s
-  ), 0)::bigint,
-  coalesce((
-    select jsonb_object_agg(lexeme, frequency) from (
-      select lexeme, sum(document_frequency) as frequency from lexeme_statistics
-      where tenant_id = %(tenant)s and collection_id = %(collection)s and lexeme = any (%(lexemes)s::int[])
-      group by lexeme
-    ) as frequencies
-  ), '{}')
 
 -- wanted --
 -- Part of the statements below: the documents that a filter lets through. Planned away where nothing is filtered.
@@ -76,47 +84,100 @@ with wanted as ({wanted})
 select coalesce(sum(chunk_count), 0)::bigint, case when sum(chunk_count) <= %(most)s then array_agg(id) end from wanted
 
 -- scored --
--- Part of the statements below: what a leg found, with its score in both.
-select c.id, c.document_id, c.content_hash,
-  case when %(dense)s then 1 - (e.embedding <=> %(embedding)s::halfvec) else 0 end,
-  case when %(lexical)s then -(c.lexical <#> %(question)s::sparsevec) else 0 end
-from (select chunk_id from dense union select chunk_id from lexical where negated < 0) as found
-join chunks c on c.tenant_id = %(tenant)s and c.id = found.chunk_id
-join embeddings e on e.tenant_id = %(tenant)s and e.space_id = %(space)s and e.chunk_id = found.chunk_id
+-- Part of the statements below: what a leg found, with the score in the other one as well.
+-- when dense
+select d.chunk_id, d.document_id, c.content_hash, 1 - d.distance,
+  -- when lexical
+  -(c.lexical <#> %(question)s::sparsevec)
+  -- else
+  0::float8
+  -- end
+from dense d join chunks c on c.tenant_id = %(tenant)s and c.id = d.chunk_id
+-- when lexical
+union all
+-- end
+-- end
+-- when lexical
+select l.chunk_id, l.document_id, l.content_hash,
+  -- when dense
+  (
+    select 1 - (embedding <=> %(embedding)s::halfvec) from embeddings
+    where tenant_id = %(tenant)s and chunk_id = l.chunk_id and space_id = %(space)s
+  ),
+  -- else
+  0::float8,
+  -- end
+  -l.negated
+from lexical l where l.negated < 0
+  -- when dense
+  and l.chunk_id not in (select chunk_id from dense)
+  -- end
+-- end
 
 -- exact_candidates --
--- The best chunks of each leg of all there are. A leg that was not asked for is planned away, as is a filter.
-with wanted as ({wanted}), dense as (
-  select chunk_id from embeddings
-  where %(dense)s and tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
-    and (%(within)s::uuid[] is null or document_id = any (%(within)s::uuid[]))
-    and (not %(filtered)s or document_id in (select id from wanted))
-  order by embedding <=> %(embedding)s::halfvec
-  limit %(limit)s
-), lexical as (
-  select id as chunk_id, lexical <#> %(question)s::sparsevec as negated from chunks
-  where %(lexical)s and tenant_id = %(tenant)s and collection_id = %(collection)s
-    and (%(within)s::uuid[] is null or document_id = any (%(within)s::uuid[]))
-    and (not %(filtered)s or document_id in (select id from wanted))
-  order by lexical <#> %(question)s::sparsevec
+-- The best chunks of each leg of all there are.
+with legs as (select)
+-- when filtered
+, wanted as ({wanted})
+-- end
+-- when dense
+, dense as (
+  select chunk_id, document_id, embedding <=> %(embedding)s::halfvec as distance from embeddings
+  where tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
+    -- when within
+    and document_id = any (%(within)s::uuid[])
+    -- end
+    -- when filtered
+    and document_id in (select id from wanted)
+    -- end
+  order by distance
   limit %(limit)s
 )
+-- end
+-- when lexical
+, lexical as (
+  select id as chunk_id, document_id, content_hash, lexical <#> %(question)s::sparsevec as negated from chunks
+  where tenant_id = %(tenant)s and collection_id = %(collection)s
+    -- when within
+    and document_id = any (%(within)s::uuid[])
+    -- end
+    -- when filtered
+    and document_id in (select id from wanted)
+    -- end
+  order by negated
+  limit %(limit)s
+)
+-- end
 {scored}
 
 -- indexed_candidates --
 -- The same by the collection's own indexes, which only these forms of the expressions match.
-with wanted as ({wanted}), dense as (
-  select chunk_id from embeddings
-  where %(dense)s and tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
-    and (not %(filtered)s or document_id in (select id from wanted))
-  order by embedding::halfvec({width}) <=> %(embedding)s::halfvec
+with legs as (select)
+-- when filtered
+, wanted as ({wanted})
+-- end
+-- when dense
+, dense as (
+  select chunk_id, document_id, embedding::halfvec({width}) <=> %(embedding)s::halfvec as distance from embeddings
+  where tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
+    -- when filtered
+    and document_id in (select id from wanted)
+    -- end
+  order by distance
   limit %(limit)s
-), lexical as (
-  select chunk_id, negated from lexical_candidates(%(collection)s, %(rare)s::int[], %(question)s::sparsevec)
-  where %(lexical)s and (not %(filtered)s or document_id in (select id from wanted))
+)
+-- end
+-- when lexical
+, lexical as (
+  select chunk_id, document_id, content_hash, negated
+  from lexical_candidates(%(collection)s, %(rare)s::int[], %(question)s::sparsevec)
+  -- when filtered
+  where document_id in (select id from wanted)
+  -- end
   order by negated
   limit %(limit)s
 )
+-- end
 {scored}
 
 -- passages --

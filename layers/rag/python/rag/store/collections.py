@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import psycopg
 
 from rag.errors import ConflictError, NotFoundError, UnavailableError
@@ -14,14 +17,31 @@ DEFAULT_LANGUAGE = "english"
 
 def find_collection(transaction: Transaction, space: EmbeddingSpace, name: str) -> Collection | None:
     """Return the collection, or None; ConflictError when its vectors are of another model than the deployment's."""
-    rows = transaction.rows("collection", name=name)
+    rows = transaction.first_rows("collection", name=name)
+    return _of_this_deployment(space, *rows[0]) if rows else None
+
+
+def searched_collection(
+    transaction: Transaction, space: EmbeddingSpace, name: str, lexemes: Sequence[int]
+) -> tuple[Collection, int, dict[int, int]]:
+    """Return the collection, how many chunks it has, and in how many of them each of the lexemes stands.
+
+    NotFoundError when there is none.
+    """
+    rows = transaction.first_rows("searched_collection", name=name, lexemes=list(lexemes))
     if not rows:
-        return None
-    *found, model = rows[0]
-    collection = Collection(*found)
+        raise _absent(name)
+    [(*columns, chunk_count, frequencies)] = rows
+    collection = _of_this_deployment(space, *columns)
+    return collection, chunk_count, {int(lexeme): count for lexeme, count in frequencies.items()}
+
+
+def _of_this_deployment(space: EmbeddingSpace, *row: Any) -> Collection:
+    *columns, model = row
+    collection = Collection(*columns)
     if (model, collection.dimensions) != (space.model, space.dimensions):
         msg = (
-            f"the collection {name!r} was embedded by {model} ({collection.dimensions} dimensions), "
+            f"the collection {collection.name!r} was embedded by {model} ({collection.dimensions} dimensions), "
             f"this deployment uses {space.model} ({space.dimensions}): set that model again, or use other collections"
         )
         raise ConflictError(msg)
@@ -32,9 +52,12 @@ def existing_collection(transaction: Transaction, space: EmbeddingSpace, name: s
     """Return the collection; NotFoundError when there is none."""
     found = find_collection(transaction, space, name)
     if found is None:
-        msg = f"there is no collection {name!r}"
-        raise NotFoundError(msg)
+        raise _absent(name)
     return found
+
+
+def _absent(name: str) -> NotFoundError:
+    return NotFoundError(f"there is no collection {name!r}")
 
 
 def create_collection(transaction: Transaction, space: EmbeddingSpace, name: str, language: str) -> bool:

@@ -12,7 +12,7 @@ from pgvector.psycopg.sparsevec import SparseVectorBinaryDumper
 from psycopg.pq import TransactionStatus
 
 from rag.errors import UnavailableError
-from rag.store.statements import statement
+from rag.store.statements import NO_PARTS, statement
 
 if TYPE_CHECKING:
     import uuid
@@ -32,29 +32,66 @@ class _LostError(UnavailableError):
 
 
 class Transaction:
-    """What a piece of work may do inside its tenant's transaction."""
+    """What a piece of work may do inside its tenant's transaction, which begins with its first statement."""
 
-    def __init__(self, connection: psycopg.Connection[Row], tenant_id: uuid.UUID) -> None:
-        self.connection = connection
+    def __init__(self, connection: psycopg.Connection[Row], tenant_id: uuid.UUID, begin: str) -> None:
         self.tenant_id = tenant_id
+        self._connection = connection
+        self._begin: str | None = begin
 
-    def rows(self, name: str, /, *, binary: bool = False, width: int | None = None, **parameters: object) -> list[Row]:
-        """Run the named statement and return all its rows; `width` is of the vectors that it casts, if it does."""
-        with self.connection.cursor(binary=binary) as cursor:
-            sql = statement(name, width)
+    def rows(
+        self,
+        name: str,
+        /,
+        *,
+        binary: bool = False,
+        width: int | None = None,
+        parts: frozenset[str] = NO_PARTS,
+        **parameters: object,
+    ) -> list[Row]:
+        """Run the named statement, with these optional parts of it, and return all its rows.
+
+        `width` is of the vectors that it casts, if it does.
+        """
+        with self._cursor(binary=binary) as cursor:
+            sql = statement(name, width, parts)
             return cursor.execute(sql, {"tenant": self.tenant_id, **parameters}).fetchall()
+
+    def first_rows(self, name: str, /, **parameters: object) -> list[Row]:
+        """As `rows`, in one round trip with the beginning of the transaction where it is its first statement."""
+        text = statement(name) if self._begin is None else statement(self._begin) + b";" + statement(name)
+        self._begin = None
+        # Binding on the client's side sends several statements at once; the rows are those of the last one.
+        with psycopg.ClientCursor(self._connection) as cursor:
+            cursor.execute(text, {"tenant": self.tenant_id, **parameters})
+            while cursor.nextset():
+                pass
+            return cursor.fetchall()
+
+    def last_rows(self, name: str, /, **parameters: object) -> list[Row]:
+        """As `rows`, in one round trip with the commit; nothing can be run after it."""
+        with psycopg.ClientCursor(self._connection) as cursor:
+            cursor.execute(statement(name) + b";commit", {"tenant": self.tenant_id, **parameters})
+            return cursor.fetchall()
 
     def run(self, name: str, /, **parameters: object) -> None:
         """Run the named statement, which returns nothing that matters."""
-        with self.connection.cursor() as cursor:
+        with self._cursor() as cursor:
             cursor.execute(statement(name), {"tenant": self.tenant_id, **parameters})
 
     def run_many(self, name: str, rows: list[dict[str, object]]) -> None:
         """Run the named statement once per row, in one round trip."""
         if not rows:
             return
-        with self.connection.cursor() as cursor:
+        with self._cursor() as cursor:
             cursor.executemany(statement(name), [{"tenant": self.tenant_id, **row} for row in rows])
+
+    def _cursor(self, *, binary: bool = False) -> psycopg.Cursor[Row]:
+        if self._begin is not None:
+            # Client-side binding sends both of its statements in one round trip.
+            psycopg.ClientCursor(self._connection).execute(statement(self._begin), {"tenant": self.tenant_id})
+            self._begin = None
+        return self._connection.cursor(binary=binary)
 
 
 class Database:
@@ -114,10 +151,9 @@ class Database:
     def _inside(self, begin: str, tenant_id: uuid.UUID, work: Callable[[Transaction], T]) -> T:
         connection = self._open()
         try:
-            # Client-side binding sends both statements in one round trip.
-            psycopg.ClientCursor(connection).execute(statement(begin), {"tenant": str(tenant_id)})
-            result = work(Transaction(connection, tenant_id))
-            connection.execute("commit")
+            result = work(Transaction(connection, tenant_id, begin))
+            if connection.info.transaction_status != TransactionStatus.IDLE:
+                connection.execute("commit")
         except _LOST as error:
             self.close()
             raise _LostError(error) from error

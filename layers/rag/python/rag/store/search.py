@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pgvector import HalfVector, SparseVector
 
 from rag import lexical
-from rag.store.collections import existing_collection
+from rag.store.collections import DEFAULT_LANGUAGE, existing_collection, searched_collection
 from rag.store.filters import parameters
 from rag.types import Candidate, Collection, EmbeddingSpace, Filters, Hit, Mode, Whereabouts
 
@@ -26,6 +26,8 @@ EXACT_CHUNKS = 10_000
 # As many chunks as the lexical leg of a large collection looks at.
 LEXICAL_BUDGET = 2_000
 
+REMEMBERED_LANGUAGES = 10_000
+
 # (candidates, what else their snapshot can tell) → the best of them with their scores, best first.
 Ranking = Callable[[Sequence[Candidate], "Snapshot"], Sequence[tuple[Candidate, float]]]
 # (collection, chunk count) → what the lexical leg needs to ask and to answer.
@@ -38,6 +40,8 @@ class SearchStore:
 
     database: Database
     space: EmbeddingSpace
+    # So that a question's lexemes are known before its collection is: one round trip less.
+    _languages: dict[tuple[uuid.UUID, str], str] = field(default_factory=dict, repr=False, compare=False)
 
     def search(
         self,
@@ -59,15 +63,34 @@ class SearchStore:
         """
 
         def work(transaction: Transaction) -> tuple[list[Hit], str]:
-            place = existing_collection(transaction, self.space, collection)
-            wanted = lexemes(place.language) if mode != "dense" else []
-            chunk_count, frequencies = _frequencies(transaction, place, wanted)
-            question = weigh(frequencies, chunk_count)
+            if mode == "dense":
+                place = existing_collection(transaction, self.space, collection)
+                question, frequencies = dict[int, float](), dict[int, int]()
+            else:
+                place, question, frequencies = self._weighed(transaction, collection, lexemes, weigh)
             candidates = _candidates(transaction, place, embedding, question, frequencies, mode, filters, depth)
             snapshot = Snapshot(transaction, place, embedding if mode != "lexical" else None, question, filters)
             return _passages(transaction, place, rank(candidates, snapshot)), place.language
 
         return self.database.read(tenant_id, work)
+
+    def _weighed(
+        self, transaction: Transaction, name: str, lexemes: Callable[[str], Sequence[int]], weigh: Weighing
+    ) -> tuple[Collection, dict[int, float], dict[int, int]]:
+        """The collection, the question's weights in it, and in how many of its chunks each lexeme stands.
+
+        In one round trip where the collection's language is known; it never changes, but a collection may be made anew.
+        """
+        place = transaction.tenant_id, name
+        known = self._languages.get(place, DEFAULT_LANGUAGE)
+        found, chunk_count, frequencies = searched_collection(transaction, self.space, name, lexemes(known))
+        if found.language != known:
+            wanted = lexemes(found.language)
+            found, chunk_count, frequencies = searched_collection(transaction, self.space, name, wanted)
+        if len(self._languages) >= REMEMBERED_LANGUAGES:
+            self._languages.clear()
+        self._languages[place] = found.language
+        return found, dict(weigh(frequencies, chunk_count)), frequencies
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +130,6 @@ class Snapshot:
         [(status, error_code, in_collection, in_filters)] = found
         chunks = tuple(Candidate(*row) for row in best)
         return Whereabouts(document, status, error_code, in_collection, in_filters, chunks)
-
-
-def _frequencies(
-    transaction: Transaction, collection: Collection, lexemes: Sequence[int]
-) -> tuple[int, dict[int, int]]:
-    [(chunk_count, frequencies)] = transaction.rows(
-        "lexeme_frequencies", collection=collection.id, lexemes=list(lexemes)
-    )
-    return chunk_count, {int(lexeme): count for lexeme, count in frequencies.items()}
 
 
 def _candidates(
@@ -167,17 +181,26 @@ def _ask(
     asked = {
         "collection": collection.id,
         "space": collection.space_id,
-        "dense": embedding is not None and mode != "lexical",
-        "lexical": bool(question) and mode != "dense",
         "embedding": HalfVector(embedding.tolist()) if embedding is not None else None,
         "question": sparse(question),
         "limit": depth,
+        "within": within,
+        "rare": rare,
         **parameters(filters),
     }
+    given = {
+        "dense": embedding is not None and mode != "lexical",
+        "lexical": bool(question) and mode != "dense",
+        "filtered": filters.any,
+        "within": within is not None,
+    }
+    parts = frozenset(part for part, there in given.items() if there)
+    if not parts & {"dense", "lexical"}:
+        return []
     if rare is None:
-        rows = transaction.rows("exact_candidates", binary=True, within=within, **asked)
+        rows = transaction.rows("exact_candidates", binary=True, parts=parts, **asked)
     else:
-        rows = transaction.rows("indexed_candidates", binary=True, width=collection.dimensions, rare=rare, **asked)
+        rows = transaction.rows("indexed_candidates", binary=True, parts=parts, width=collection.dimensions, **asked)
     return [Candidate(*row) for row in rows]
 
 
@@ -198,7 +221,7 @@ def rarest(frequencies: Mapping[int, int], budget: int) -> list[int]:
 def _passages(transaction: Transaction, collection: Collection, ranked: Sequence[tuple[Candidate, float]]) -> list[Hit]:
     if not ranked:
         return []
-    rows = transaction.rows("passages", binary=True, chunks=[candidate.chunk_id for candidate, _ in ranked])
+    rows = transaction.last_rows("passages", chunks=[candidate.chunk_id for candidate, _ in ranked])
     found = {row[0]: row[1:] for row in rows}
     return [
         _hit(candidate, score, collection.name, *found[candidate.chunk_id])
