@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.acceptance.platform_process import PlatformProcess
+from tests.lexeme_counts import LEXEME_COUNTS
 
 Rows = dict[str, list[tuple[Any, ...]]]
 
@@ -21,8 +22,8 @@ _QUERIES = {
         select d.key, c.position, e.dimensions, e.embedding::text
         from embeddings e join chunks c on c.id = e.chunk_id join documents d on d.id = e.document_id
         where e.collection_id = %(collection)s order by d.key, c.position""",
-    "lexemes": """
-        select lexeme, sum(document_frequency) from lexeme_statistics where collection_id = %(collection)s
+    "lexemes": f"""
+        select lexeme, sum(document_frequency) from {LEXEME_COUNTS} where collection_id = %(collection)s
         group by lexeme having sum(document_frequency) <> 0 order by lexeme""",
     "totals": """
         select sum(document_count), sum(chunk_count), sum(lexeme_count) from collection_statistics

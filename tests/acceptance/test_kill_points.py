@@ -23,6 +23,7 @@ from rag.types import EmbeddingSpace
 from tests import fake_model
 from tests.acceptance.ingest_once import BUCKET, POINTS
 from tests.fake_model import FakeModel
+from tests.lexeme_counts import LEXEME_COUNTS
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "\n\n".join(
@@ -41,8 +42,8 @@ STATE = {
         from chunks order by id
     """,
     "embeddings": "select chunk_id, document_id, dimensions, embedding::text from embeddings order by chunk_id",
-    "lexemes": """
-        select lexeme, sum(document_frequency) from lexeme_statistics
+    "lexemes": f"""
+        select lexeme, sum(document_frequency) from {LEXEME_COUNTS}
         group by 1 having sum(document_frequency) <> 0 order by 1
     """,
     "totals": "select sum(document_count), sum(chunk_count), sum(lexeme_count) from collection_statistics",
@@ -83,7 +84,9 @@ class IngestProcess:
 
     def empty(self) -> None:
         with psycopg.connect(self.database.superuser_dsn(), autocommit=True) as connection:
-            connection.execute("truncate documents, lexeme_statistics, collection_statistics, ingestions cascade")
+            connection.execute(
+                "truncate documents, lexeme_statistics, lexeme_changes, collection_statistics, ingestions cascade"
+            )
             connection.execute("update collections set generation = 0")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests import fake_model
 from tests.integration.deployment import BUCKET, Context, Deployment, notification, sample
+from tests.lexeme_counts import LEXEME_COUNTS
 
 pytestmark = pytest.mark.slow
 
@@ -104,9 +105,9 @@ TABLES = """
     select distinct table_name from information_schema.columns
     where table_schema = 'public' and (column_name = 'document_id' or table_name = 'documents')
 """
-LEXEMES = """
+LEXEMES = f"""
     select coalesce(sum(abs(frequency)), 0) from (
-      select sum(document_frequency) as frequency from lexeme_statistics group by lexeme
+      select sum(document_frequency) as frequency from {LEXEME_COUNTS} group by lexeme
     ) as sums
 """
 TOTALS = "select coalesce(sum(document_count + chunk_count + lexeme_count), 0) from collection_statistics"
@@ -179,7 +180,7 @@ def test_a_replaced_object_leaves_only_its_new_version(deployment: Deployment) -
     deployment.put("note.txt", "Nothing but one line about rivers.")
     assert contents(deployment) == ["Nothing but one line about rivers."]
     assert counts(deployment)["embeddings"] == 1
-    lexemes = rows(deployment, "select lexeme from lexeme_statistics group by 1 having sum(document_frequency) <> 0")
+    lexemes = rows(deployment, f"select lexeme from {LEXEME_COUNTS} group by 1 having sum(document_frequency) <> 0")
     assert len(lexemes) == len(["nothing", "but", "one", "line", "about", "rivers"])
 
 

@@ -34,6 +34,7 @@ from rag.types import (
     Location,
     ObjectVersion,
 )
+from tests.lexeme_counts import LEXEME_COUNTS
 
 SPACE = EmbeddingSpace("test-model", 4)
 
@@ -163,14 +164,15 @@ def test_statistics_are_exact_after_replacing_deleting_and_rolling_up(world: Wor
     assert collection is not None
     world.index.forget(gone, collection, Ingestion("forgotten", datetime.now(UTC)), unchanged=lambda: True)
     counted = (
-        "select lexeme, sum(document_frequency) from lexeme_statistics "
+        f"select lexeme, sum(document_frequency) from {LEXEME_COUNTS} "
         "group by 1 having sum(document_frequency) <> 0 order by 1"
     )
     true = "select lexeme, count(*) from (select unnest(lexemes) as lexeme from chunks) as each group by 1 order by 1"
     totals = "select sum(document_count), sum(chunk_count), sum(lexeme_count) from collection_statistics"
     true_totals = "select count(distinct document_id), count(*), sum(lexeme_count) from chunks"
-    assert world.superuser("select count(*) < 65 from collection_statistics") == [(True,)]
-    assert world.superuser("select count(*) > 0 from lexeme_statistics where id = 0") == [(True,)]
+    assert world.superuser("select count(*) < 9 from collection_statistics") == [(True,)]
+    assert world.superuser("select count(*) > 0 from lexeme_statistics") == [(True,)]
+    assert world.superuser("select count(*) < 9 from lexeme_changes") == [(True,)]
     assert world.superuser(counted) == world.superuser(true)
     assert world.superuser(totals) == world.superuser(true_totals)
 
@@ -319,7 +321,8 @@ def test_a_tenant_sees_nothing_of_another_by_any_read(world: World) -> None:
 
 TABLES = [
     *("tenants", "api_keys", "collections", "documents", "chunks", "embeddings", "pending_embeddings", "ingestions"),
-    *("lexeme_statistics", "collection_statistics", "conversations", "messages", "feedback", "audit_log"),
+    *("lexeme_statistics", "lexeme_changes", "collection_statistics", "conversations", "messages", "feedback"),
+    "audit_log",
 ]
 
 

@@ -36,11 +36,14 @@ select {collection_columns},
     select sum(chunk_count) from collection_statistics where tenant_id = %(tenant)s and collection_id = c.id
   ), 0)::bigint,
   coalesce((
-    select jsonb_object_agg(lexeme, frequency) from (
-      select lexeme, sum(document_frequency) as frequency from lexeme_statistics
-      where tenant_id = %(tenant)s and collection_id = c.id and lexeme = any (%(lexemes)s::int[])
-      group by lexeme
-    ) as frequencies
+    select jsonb_object_agg(asked.lexeme, coalesce(kept.document_frequency, 0) + coalesce(changed.document_frequency, 0))
+    from (select lexeme, format('{%%s:1}/1000000000', lexeme)::sparsevec as one from unnest(%(lexemes)s::int[]) as lexeme) as asked
+    left join lexeme_statistics kept
+      on kept.tenant_id = %(tenant)s and kept.collection_id = c.id and kept.lexeme = asked.lexeme
+    left join lateral (
+      select round(-sum(changes <#> asked.one))::int as document_frequency from lexeme_changes
+      where tenant_id = %(tenant)s and collection_id = c.id
+    ) as changed on true
   ), '{}')
 from collections c join embedding_spaces s on s.id = c.space_id
 where c.tenant_id = %(tenant)s and c.name = %(name)s
@@ -278,16 +281,13 @@ where tenant_id = %(tenant)s and id = %(document)s
   and (coalesce(%(metadata)s::jsonb, metadata), %(metadata_error)s::text) is distinct from (metadata, metadata_error)
 returning id
 
--- count_lexemes --
--- What this document adds to the statistics, less what its version before had added; run before its chunks are replaced.
-insert into lexeme_statistics (tenant_id, collection_id, lexeme, document_frequency)
-select %(tenant)s, %(collection)s, lexeme, sum(change) from (
-  select unnest(lexemes) as lexeme, -1 as change from chunks where tenant_id = %(tenant)s and document_id = %(document)s
-  union all
-  select * from unnest(%(lexemes)s::int[], %(frequencies)s::int[])
-) as changes
+-- lexemes_of_document --
+select unnest(lexemes) as lexeme, count(*) from chunks
+where tenant_id = %(tenant)s and document_id = %(document)s
 group by lexeme
-having sum(change) <> 0
+
+-- change_lexemes --
+insert into lexeme_changes (tenant_id, collection_id, changes) values (%(tenant)s, %(collection)s, %(changes)s)
 
 -- count_chunks --
 insert into collection_statistics (tenant_id, collection_id, document_count, chunk_count, lexeme_count)
@@ -299,19 +299,23 @@ returning chunk_count
 -- delete_chunks --
 delete from chunks where tenant_id = %(tenant)s and document_id = %(document)s
 
--- insert_chunk --
--- Not COPY, which PostgreSQL refuses on a table with row-level security; all rows go in one round trip.
+-- insert_chunks --
+-- Not COPY, which PostgreSQL refuses on a table with row-level security; one statement for many rows is parsed once.
 insert into chunks (
-  tenant_id, id, collection_id, document_id, position, page, heading, content, content_hash, tokens, lexical, lexemes, lexeme_count,
-  average_length
-) values (
-  %(tenant)s, %(id)s, %(collection)s, %(document)s, %(position)s, %(page)s, %(heading)s, %(content)s, %(content_hash)s, %(tokens)s,
-  %(lexical)s, %(lexemes)s::int[], %(lexeme_count)s, %(average_length)s
+  tenant_id, collection_id, document_id, average_length,
+  id, position, page, heading, content, content_hash, tokens, lexical, lexemes, lexeme_count
 )
+select %(tenant)s, %(collection)s, %(document)s, %(average_length)s,
+  id, position, page, heading, content, content_hash, tokens, lexical::sparsevec, lexemes::int[], lexeme_count
+from unnest(
+  %(ids)s::uuid[], %(positions)s::int[], %(pages)s::int[], %(headings)s::text[], %(contents)s::text[],
+  %(content_hashes)s::bytea[], %(tokens)s::int[], %(lexicals)s::text[], %(lexemes)s::text[], %(lexeme_counts)s::int[]
+) as given (id, position, page, heading, content, content_hash, tokens, lexical, lexemes, lexeme_count)
 
--- insert_embedding --
+-- insert_embeddings --
 insert into embeddings (tenant_id, space_id, chunk_id, collection_id, document_id, dimensions, embedding)
-values (%(tenant)s, %(space)s, %(chunk)s, %(collection)s, %(document)s, %(dimensions)s, %(embedding)s)
+select %(tenant)s, %(space)s, chunk_id, %(collection)s, %(document)s, %(dimensions)s, embedding::halfvec
+from unnest(%(ids)s::uuid[], %(embeddings)s::text[]) as given (chunk_id, embedding)
 
 -- known_embeddings --
 -- Vectors already paid for: of the document's version before, and of an attempt that did not end.
@@ -322,9 +326,10 @@ union all
 select content_hash, embedding from pending_embeddings
 where tenant_id = %(tenant)s and document_id = %(document)s and space_id = %(space)s
 
--- keep_embedding --
+-- keep_embeddings --
 insert into pending_embeddings (tenant_id, document_id, space_id, content_hash, embedding)
-values (%(tenant)s, %(document)s, %(space)s, %(content_hash)s, %(embedding)s)
+select %(tenant)s, %(document)s, %(space)s, content_hash, embedding::halfvec
+from unnest(%(content_hashes)s::bytea[], %(embeddings)s::text[]) as given (content_hash, embedding)
 on conflict do nothing
 
 -- drop_pending --
@@ -349,15 +354,13 @@ from collection_statistics where tenant_id = %(tenant)s and collection_id = %(co
 -- One at a time per collection; whoever comes second has nothing to do.
 select pg_try_advisory_xact_lock(hashtextextended('roll up ' || %(collection)s::text, 0))
 
--- roll_up_lexemes --
--- Linear in what was appended, whatever the planner knows: sums are kept in the rows with id 0.
-with taken as (
-  delete from lexeme_statistics where tenant_id = %(tenant)s and collection_id = %(collection)s and id > 0
-  returning lexeme, document_frequency
-)
-insert into lexeme_statistics as kept (tenant_id, collection_id, lexeme, id, document_frequency)
-select %(tenant)s, %(collection)s, lexeme, 0, sum(document_frequency) from taken group by lexeme
-on conflict (tenant_id, collection_id, lexeme, id) do update
+-- take_lexeme_changes --
+delete from lexeme_changes where tenant_id = %(tenant)s and collection_id = %(collection)s returning changes
+
+-- add_lexemes --
+insert into lexeme_statistics as kept (tenant_id, collection_id, lexeme, document_frequency)
+select %(tenant)s, %(collection)s, lexeme, change from unnest(%(lexemes)s::int[], %(changes)s::int[]) as taken (lexeme, change)
+on conflict (tenant_id, collection_id, lexeme) do update
 set document_frequency = kept.document_frequency + excluded.document_frequency
 
 -- roll_up_chunks --

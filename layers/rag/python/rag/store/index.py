@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pgvector import HalfVector
-
 from rag.errors import FailureCode
 from rag.store import writing
 from rag.store.collections import DEFAULT_LANGUAGE, create_collection, existing_collection, find_collection
@@ -23,8 +21,8 @@ from rag.types import (
     Vector,
 )
 
-# Rows of statistics a collection may gather before they are added up.
-ROLL_UP_AFTER = 64
+# Rows of statistics a collection may gather before they are added up: a question looks into each.
+ROLL_UP_AFTER = 8
 
 # Of a document that is not itself to blame: a later delivery may still make it ready.
 GIVEN_UP: FailureCode = "INTERNAL"
@@ -96,16 +94,13 @@ class IndexStore:
 
     def keep_embeddings(self, location: Location, collection: Collection, vectors: Mapping[bytes, Vector]) -> None:
         """Checkpoint vectors of a document that is not complete yet."""
-        rows: list[dict[str, object]] = [
-            {
-                "document": location.document_id,
-                "space": collection.space_id,
-                "content_hash": content_hash,
-                "embedding": HalfVector(vector.tolist()),
-            }
-            for content_hash, vector in vectors.items()
-        ]
-        self.database.write(location.tenant_id, lambda transaction: transaction.run_many("keep_embedding", rows))
+        given = {
+            "document": location.document_id,
+            "space": collection.space_id,
+            "content_hashes": list(vectors),
+            "embeddings": writing.vector_array(vectors.values()),
+        }
+        self.database.write(location.tenant_id, lambda transaction: transaction.run("keep_embeddings", **given))
 
     def replace(
         self,
@@ -206,5 +201,5 @@ class IndexStore:
 def _roll_up(transaction: Transaction, collection: Collection) -> None:
     [(alone,)] = transaction.rows("lock_roll_up", collection=collection.id)
     if alone:
-        transaction.run("roll_up_lexemes", collection=collection.id)
+        writing.add_up(transaction, collection)
         transaction.run("roll_up_chunks", collection=collection.id)
