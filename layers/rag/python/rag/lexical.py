@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain
 
 import Stemmer
 
@@ -29,6 +30,7 @@ DRIFTED_CHUNKS = 64
 
 DIMENSIONS = 1_000_000_000  # of the widest sparsevec that pgvector has
 _LONGEST_TERM = 64
+_LONGEST_REMEMBERED = 24
 
 # Scripts that write no spaces between words: kana, Han, Hangul; Thai, Lao, Myanmar, Khmer.
 _UNSPACED = (
@@ -58,7 +60,15 @@ def analyse(text: str, language: str) -> Counter[int]:
     together counts in its parts and as a whole without the joiners: `IL-2` meets `IL2`, `71,137` meets `71137` (worth
     0.004 nDCG@10 on SciFact). Runs of Chinese, Japanese, Korean, Thai, … count in pairs of characters.
     """
-    return Counter(_term(lexeme, language) for lexeme in _lexemes(text))
+    if not text.isascii():
+        text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    tokens = _TOKEN.findall(text.casefold())
+    return Counter(
+        chain.from_iterable(
+            _remembered(token, language) if len(token) <= _LONGEST_REMEMBERED else _terms(token, language)
+            for token in tokens
+        )
+    )
 
 
 def ask(text: str, language: str) -> Counter[int]:
@@ -116,18 +126,23 @@ def idf(document_frequency: int, chunk_count: int) -> float:
     return math.log(1 + (chunk_count - frequency + 0.5) / (frequency + 0.5))
 
 
-def _lexemes(text: str) -> Iterator[str]:
-    if not text.isascii():
-        text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
-    for token in _TOKEN.findall(text.casefold()):
-        if token.isalpha() and token.isascii():
-            yield token
-        elif parts := _PART.findall(token):
-            yield from parts
-            if parts != [token]:
-                yield "".join(parts) + token[len(token.rstrip("+#")) :]
-        else:
-            yield from (token[i : i + 2] for i in range(max(len(token) - 1, 1)))
+def _terms(token: str, language: str) -> tuple[int, ...]:
+    return tuple(_term(lexeme, language) for lexeme in _lexemes(token))
+
+
+# Most words are seen again and again; a run without spaces is hardly ever, and may be long.
+_remembered = lru_cache(maxsize=65_536)(_terms)
+
+
+def _lexemes(token: str) -> Iterator[str]:
+    if token.isalpha() and token.isascii():
+        yield token
+    elif parts := _PART.findall(token):
+        yield from parts
+        if parts != [token]:
+            yield "".join(parts) + token[len(token.rstrip("+#")) :]
+    else:
+        yield from (token[i : i + 2] for i in range(max(len(token) - 1, 1)))
 
 
 @lru_cache(maxsize=65_536)

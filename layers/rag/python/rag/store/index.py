@@ -22,7 +22,7 @@ from rag.types import (
 )
 
 # Rows of statistics a collection may gather before they are added up: a question looks into each.
-ROLL_UP_AFTER = 8
+ROLL_UP_AFTER = 16
 
 # Of a document that is not itself to blame: a later delivery may still make it ready.
 GIVEN_UP: FailureCode = "INTERNAL"
