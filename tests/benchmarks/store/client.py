@@ -64,6 +64,9 @@ class Work:
         self._contestant = contestant
         self._corpus = corpus
 
+    def close(self) -> None:
+        self._contestant.close()
+
     def kinds(self) -> tuple[Kind, ...]:
         return self._contestant.kinds
 
@@ -123,3 +126,5 @@ def _serve(pipe: Connection, entry: Entry, place: Place, directory: Path) -> Non
             except Exception:  # noqa: BLE001 (told to the parent, which raises)
                 reply = True, traceback.format_exc()
             pipe.send(reply)
+    if work is not None:
+        work.close()

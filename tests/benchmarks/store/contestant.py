@@ -46,6 +46,9 @@ class Contestant(Protocol):
     def numbers(self, answer: Any) -> Sequence[int]:
         """The chunks of an answer, best first."""
 
+    def close(self) -> None:
+        """End the connections."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

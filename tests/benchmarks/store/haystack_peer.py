@@ -74,6 +74,9 @@ class Haystack:
     def numbers(self, answer: Any) -> Sequence[int]:
         return [int(document.id) for document in answer]
 
+    def close(self) -> None:
+        self._indexed.close()
+
 
 def _document(corpus: Corpus, number: int) -> Document:
     return Document(

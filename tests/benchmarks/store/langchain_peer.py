@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from functools import cached_property
@@ -87,6 +88,9 @@ class Langchain:
 
     def numbers(self, answer: Any) -> Sequence[int]:
         return [uuid.UUID(str(document.id)).int for document in answer]
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._engine.close(), self._engine._default_loop).result()
 
 
 def _hybrid() -> HybridSearchConfig:

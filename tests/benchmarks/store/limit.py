@@ -77,6 +77,9 @@ class Limit:
     def numbers(self, answer: Any) -> Sequence[int]:
         return [number for number, _, _ in answer]
 
+    def close(self) -> None:
+        self._connection.close()
+
 
 def made(place: Place) -> Limit:
     return Limit(place)

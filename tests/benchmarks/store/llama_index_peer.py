@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -76,6 +77,9 @@ class LlamaIndex:
 
     def numbers(self, answer: Any) -> Sequence[int]:
         return [int(node.node_id) for node in answer]
+
+    def close(self) -> None:
+        asyncio.run(self._indexed.close())
 
     def _nodes(self, query: VectorStoreQuery) -> list[Any]:
         return list(self._indexed.query(query).nodes or [])

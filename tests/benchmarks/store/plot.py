@@ -10,6 +10,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import ScalarFormatter
 
 from tests.benchmarks.store.contestant import KINDS
 
@@ -56,9 +57,17 @@ def _panel(panel: Any, sizes: list[dict[str, Any]], kind: str) -> None:
         ]
         if points:
             panel.plot(*zip(*points, strict=True), marker="o", color=colour, label=name)
+    if kind == "hybrid":
+        bare = [
+            (size["chunks"], size["queries"]["limit"]["dense"]["p50"]) for size in sizes if "limit" in size["queries"]
+        ]
+        panel.plot(*zip(*bare, strict=True), linestyle=":", marker="o", color=_COLOURS["limit"], label="limit (dense)")
     counts = sorted({size["chunks"] for size in sizes})
     panel.set_xscale("log")
     panel.set_yscale("log")
+    panel.yaxis.set_major_formatter(ScalarFormatter())
+    panel.yaxis.set_minor_formatter(ScalarFormatter())
+    panel.tick_params(axis="y", which="minor", labelsize=7)
     panel.set_xticks(counts, [f"{count:,}" for count in counts])
     panel.set_xticks([], minor=True)
     panel.set_xlabel("chunks")

@@ -40,7 +40,7 @@ from tests.benchmarks.store.contestant import KINDS, Kind, Place
 from tests.benchmarks.store.corpus import CHUNKS_PER_DOCUMENT, FIELD, TAG, Corpus, Question, document_of, tagged
 from tests.benchmarks.store.server import OWNER, PRODUCT, Server
 
-_MODEL = "benchmark"
+MODEL = "benchmark"
 _MODES: dict[Kind, Mode] = {"dense": "dense", "hybrid": "hybrid", "dense 1 %": "dense", "hybrid 1 %": "hybrid"}
 _FILTERS = Filters((Condition(FIELD, "eq", TAG),))
 
@@ -51,11 +51,13 @@ class Product:
     kinds: tuple[Kind, ...] = KINDS
 
     def __init__(self, place: Place) -> None:
-        self._space = EmbeddingSpace(_MODEL, place.dimensions)
+        self._space = EmbeddingSpace(MODEL, place.dimensions)
         self._place = place
         self._tenant = uuid.UUID(place.tenant)
-        self._index = IndexStore(Database(place.urls["rag_ingest"], str), self._space)
-        self._search = SearchStore(Database(place.urls["rag_query"], str), self._space)
+        self._ingesting = Database(place.urls["rag_ingest"], str)
+        self._asking = Database(place.urls["rag_query"], str)
+        self._index = IndexStore(self._ingesting, self._space)
+        self._search = SearchStore(self._asking, self._space)
 
     def add(self, corpus: Corpus, chunks: range) -> None:
         for start in range(chunks.start, chunks.stop, CHUNKS_PER_DOCUMENT):
@@ -90,6 +92,10 @@ class Product:
 
     def numbers(self, answer: Any) -> Sequence[int]:
         return [int(hit.key) * CHUNKS_PER_DOCUMENT + hit.position for hit in answer]
+
+    def close(self) -> None:
+        self._ingesting.close()
+        self._asking.close()
 
     def _ingest(self, corpus: Corpus, numbers: range) -> None:
         """As `ingestion.ingest` does with a document that was read, cut and embedded."""
@@ -142,7 +148,7 @@ def prepared(server: Server, dimensions: int, index_chunks: int) -> Place:
     """A migrated database with one tenant."""
     server.product()
     urls = {role: server.url(role, PRODUCT) for role in (OWNER, "rag_ingest", "rag_query", "rag_admin")}
-    space = EmbeddingSpace(_MODEL, dimensions)
+    space = EmbeddingSpace(MODEL, dimensions)
     ensure_space(urls[OWNER], space)
     admin = Database(urls["rag_admin"], str)
     tenant, _ = TenantStore(admin, space).create("benchmark")
