@@ -13,6 +13,7 @@ import json
 import os
 import platform as machine
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -160,6 +161,8 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     chosen = options()
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored in the background
+        signal.signal(number, signal.default_int_handler)
     directory = Path(tempfile.mkdtemp(prefix="rag-benchmark-"))
     directory.chmod(0o711)
     began = time.monotonic()
