@@ -10,6 +10,7 @@ import pytest
 from rag import lexical, ranking
 from tests.benchmarks.store import __main__ as benchmark
 from tests.benchmarks.store import corpus, report, truth
+from tests.benchmarks.store.contestant import Entry
 from tests.benchmarks.store.fusing import reciprocal
 
 CHUNKS, DIMENSIONS = 400, 48
@@ -126,3 +127,13 @@ def test_options() -> None:
     chosen = benchmark.options(["--chunks", "10000,100000", "--dimensions", "384,1536", "--no-peers"])
     assert (chosen.chunks, chosen.dimensions, chosen.peers) == ([10_000, 100_000], [384, 1536], False)
     assert [entry.name for entry in benchmark.contestants(peers=False)] == ["limit", "product"]
+
+
+def test_without_the_peers_it_says_how_to_install_them_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "PEERS", (Entry("absent store", "absent", "no_such_module"),))
+    assert [entry.name for entry in benchmark.contestants(peers=True)] == ["limit", "product"]
+    said = capsys.readouterr().err
+    assert "absent store" in said
+    assert "uv sync --group peers" in said

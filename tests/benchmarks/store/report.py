@@ -38,7 +38,7 @@ def text(result: JSON) -> str:
     )
     for size in result["sizes"]:
         console.print(_questions(size), _ingest(size), _ratios(size))
-    return out.getvalue().rstrip()
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 
 def _questions(size: JSON) -> Table:
