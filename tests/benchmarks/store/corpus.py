@@ -133,7 +133,8 @@ def _words() -> list[str]:
 
 def _drawn(random: np.random.Generator, count: int, words: list[str]) -> NDArray[np.int64]:
     weights = np.cumsum(1 / np.arange(1, len(words) + 1))
-    return np.searchsorted(weights, random.random(count) * weights[-1])
+    drawn: NDArray[np.int64] = np.searchsorted(weights, random.random(count) * weights[-1])
+    return drawn
 
 
 def _prose(words: NDArray[np.object_]) -> str:

@@ -90,7 +90,9 @@ class Langchain:
         return [uuid.UUID(str(document.id)).int for document in answer]
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._engine.close(), self._engine._default_loop).result()
+        loop = self._engine._default_loop
+        if loop is not None:
+            asyncio.run_coroutine_threadsafe(self._engine.close(), loop).result()
 
 
 def _hybrid() -> HybridSearchConfig:

@@ -64,7 +64,7 @@ def _rate(clients: Sequence[Client], kind: Kind, seconds: float, turn: int) -> f
     start = time.time() + HEAD_START_SECONDS
     for place, client in enumerate(clients):
         client.send("run", kind, start, seconds, 1000 * turn + 25 * place)
-    return sum(client.receive() for client in clients) / seconds
+    return float(sum(client.receive() for client in clients)) / seconds
 
 
 def additions(ones: Mapping[str, Client], chunks: range) -> dict[str, float]:

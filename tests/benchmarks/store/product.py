@@ -68,7 +68,7 @@ class Product:
             self._place.urls[OWNER],
             str,
             threshold=self._place.index_chunks,
-            memory_mib=Settings().index_memory_mib,
+            memory_mib=Settings.from_environment({}).index_memory_mib,
         )
         made.run(Deadline.after(3600))
 
