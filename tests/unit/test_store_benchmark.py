@@ -121,6 +121,7 @@ def test_ratios_are_of_the_contestants_that_took_part() -> None:
     assert [title for title, _ in report.ratios(size)] == list(report.TARGETS)
     without = {part: {name: size[part][name] for name in ("limit", "product")} for part in size}
     assert len(list(report.ratios(without))) == 4
+    assert len(list(report.ratios({**size, "product_indexed": False}))) == 4
 
 
 def test_options() -> None:

@@ -67,7 +67,8 @@ def _size(
     made.save(directory)
     exact = truth.truths(made, chunks)
     places = {entry.name: entry.prepared(started, dimensions, options.index_chunks) for entry in entries}
-    size: JSON = {"chunks": chunks, "dimensions": dimensions, "ingest": {}}
+    indexed = chunks > options.index_chunks  # the product searches what is smaller exactly
+    size: JSON = {"chunks": chunks, "dimensions": dimensions, "product_indexed": indexed, "ingest": {}}
     for entry in entries:
         with Client(entry, places[entry.name], directory) as client:
             size["ingest"][entry.name] = _load_all(client, chunks, title)

@@ -10,7 +10,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
 from tests.benchmarks.store.contestant import KINDS
 
@@ -65,9 +65,9 @@ def _panel(panel: Any, sizes: list[dict[str, Any]], kind: str) -> None:
     counts = sorted({size["chunks"] for size in sizes})
     panel.set_xscale("log")
     panel.set_yscale("log")
-    panel.yaxis.set_major_formatter(ScalarFormatter())
-    panel.yaxis.set_minor_formatter(ScalarFormatter())
-    panel.tick_params(axis="y", which="minor", labelsize=7)
+    panel.yaxis.set_major_locator(FixedLocator([0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000]))
+    panel.yaxis.set_minor_locator(NullLocator())
+    panel.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     panel.set_xticks(counts, [f"{count:,}" for count in counts])
     panel.set_xticks([], minor=True)
     panel.set_xlabel("chunks")

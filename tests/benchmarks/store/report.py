@@ -93,7 +93,10 @@ def _ratios(size: JSON) -> Table:
 
 
 def ratios(size: JSON) -> Iterator[tuple[str, float]]:
-    """Each target's title and what was measured, for those whose contestants took part."""
+    """Each target's title and what was measured, for those whose contestants took part.
+
+    Without those of an index where the product makes none.
+    """
     queries, ingest = size["queries"], size["ingest"]
     if PRODUCT.name not in queries or LIMIT.name not in queries:
         return
@@ -108,6 +111,8 @@ def ratios(size: JSON) -> Iterator[tuple[str, float]]:
     if any_word:
         yield "hybrid QPS at 8 / llama-index (OR)", own / any_word
     mine, bare = ingest[PRODUCT.name], ingest[LIMIT.name]
+    if not size.get("product_indexed", True):
+        return
     yield "added to an indexed collection / COPY", mine["added_per_second"] / bare["added_per_second"]
     yield "COPY + CREATE INDEX / loaded and indexed", _loaded(bare) / _loaded(mine)
     peers = [_loaded(one) for name, one in ingest.items() if name not in {PRODUCT.name, LIMIT.name}]
