@@ -26,7 +26,7 @@ class _Asked(Embeddings):
 
     vector: list[float]
 
-    def embed_query(self, text: str) -> list[float]:  # noqa: ARG002 (as langchain calls it)
+    def embed_query(self, text: str) -> list[float]:
         return self.vector
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:

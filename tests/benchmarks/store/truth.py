@@ -12,7 +12,7 @@ from numpy.typing import NDArray  # noqa: TC002 (beside its own numpy)
 
 from rag import lexical, ranking
 from rag.types import Candidate
-from tests.benchmarks.store.corpus import LANGUAGE, Corpus, Question, tagged
+from tests.benchmarks.store.corpus import LANGUAGE, Corpus, Question, document_of, tagged
 
 TOP = 10
 DEPTH = ranking.CANDIDATES_PER_LEG
@@ -42,14 +42,14 @@ def truths(corpus: Corpus, chunks: int) -> list[Truth]:
 
 
 def _truth(cosines: NDArray[np.float32], bm25: NDArray[np.float64], allowed: NDArray[np.int64]) -> Truth:
-    both = _candidates(cosines, bm25)
-    filtered = _candidates(cosines[allowed], bm25[allowed])
+    both = _candidates(cosines, bm25, np.arange(len(cosines)))
+    filtered = _candidates(cosines[allowed], bm25[allowed], allowed)
     return Truth(
         dense=best(cosines, TOP),
         fused=_order(ranking.fuse(both, mode="hybrid")),
         reciprocal=_order(ranking.reciprocal(both, mode="hybrid")),
         dense_filtered=[int(allowed[number]) for number in best(cosines[allowed], TOP)],
-        fused_filtered=[int(allowed[number]) for number in _order(ranking.fuse(filtered, mode="hybrid"))],
+        fused_filtered=list(_order(ranking.fuse(filtered, mode="hybrid"))),
     )
 
 
@@ -58,12 +58,18 @@ def best(scores: NDArray[np.floating], count: int) -> list[int]:
     return [int(number) for number in np.argsort(-scores, kind="stable")[:count]]
 
 
-def _candidates(cosines: NDArray[np.float32], bm25: NDArray[np.float64]) -> list[Candidate]:
-    found = [number for number in best(bm25, DEPTH) if bm25[number] > 0]
-    numbers = dict.fromkeys([*best(cosines, DEPTH), *found])
+def _candidates(cosines: NDArray[np.float32], bm25: NDArray[np.float64], numbers: NDArray[np.int64]) -> list[Candidate]:
+    """The best places of each leg, as the chunks of these numbers."""
+    found = [place for place in best(bm25, DEPTH) if bm25[place] > 0]
     return [
-        Candidate(uuid.UUID(int=number), uuid.UUID(int=0), float(cosines[number]), float(bm25[number]))
-        for number in numbers
+        Candidate(
+            chunk_id=uuid.UUID(int=int(numbers[place])),
+            document_id=uuid.UUID(int=document_of(int(numbers[place]))),
+            content_hash=b"",
+            cosine=float(cosines[place]),
+            bm25=float(bm25[place]),
+        )
+        for place in dict.fromkeys([*best(cosines, DEPTH), *found])
     ]
 
 
