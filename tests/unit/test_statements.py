@@ -8,8 +8,8 @@ import pytest
 
 from rag.store.statements import statement, statements
 
-PARTS = ("dense", "lexical", "filtered", "within")
-EVERY = [frozenset(some) for count in range(5) for some in itertools.combinations(PARTS, count)]
+PARTS = ("dense", "lexical", "filtered", "within", "passages")
+EVERY = [frozenset(some) for count in range(6) for some in itertools.combinations(PARTS, count)]
 
 
 @pytest.mark.parametrize("name", ["exact_candidates", "indexed_candidates"])
@@ -20,8 +20,14 @@ def test_what_is_not_asked_for_is_not_sent(name: str, parts: frozenset[str]) -> 
     assert ("%(question)s" in sql) == ("lexical" in parts)
     assert ("wanted" in sql) == ("filtered" in parts)
     assert ("union all" in sql) == ({"dense", "lexical"} <= parts)
+    assert (
+        sql.count("c.position, c.content")
+        == sql.count("join documents o")
+        == ("passages" in parts) * len(parts & {"dense", "lexical"})
+    )
     assert sql.count("(") == sql.count(")")
     assert "--" not in sql
+    assert "{" not in sql
 
 
 def test_every_part_is_there_to_be_looked_at() -> None:

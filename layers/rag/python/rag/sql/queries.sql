@@ -86,6 +86,9 @@ where %(filtered)s and tenant_id = %(tenant)s and collection_id = %(collection)s
 with wanted as ({wanted})
 select coalesce(sum(chunk_count), 0)::bigint, case when sum(chunk_count) <= %(most)s then array_agg(id) end from wanted
 
+-- passage_columns --
+o.key, o.title, c.page, c.heading, c.position, c.content
+
 -- scored --
 -- Part of the statements below: what a leg found, with the score in the other one as well.
 -- when dense
@@ -95,7 +98,13 @@ select d.chunk_id, d.document_id, c.content_hash, 1 - d.distance,
   -- else
   0::float8
   -- end
+  -- when passages
+  , {passage_columns}
+  -- end
 from dense d join chunks c on c.tenant_id = %(tenant)s and c.id = d.chunk_id
+-- when passages
+join documents o on o.tenant_id = %(tenant)s and o.id = d.document_id
+-- end
 -- when lexical
 union all
 -- end
@@ -111,7 +120,15 @@ select l.chunk_id, l.document_id, l.content_hash,
   0::float8,
   -- end
   -l.negated
-from lexical l where l.negated < 0
+  -- when passages
+  , {passage_columns}
+  -- end
+from lexical l
+-- when passages
+join chunks c on c.tenant_id = %(tenant)s and c.id = l.chunk_id
+join documents o on o.tenant_id = %(tenant)s and o.id = l.document_id
+-- end
+where l.negated < 0
   -- when dense
   and l.chunk_id not in (select chunk_id from dense)
   -- end
@@ -184,8 +201,8 @@ with legs as (select)
 {scored}
 
 -- passages --
-select c.id, c.document_id, d.key, d.title, c.page, c.heading, c.position, c.content, c.content_hash
-from chunks c join documents d on d.tenant_id = c.tenant_id and d.id = c.document_id
+select c.id, {passage_columns}
+from chunks c join documents o on o.tenant_id = c.tenant_id and o.id = c.document_id
 where c.tenant_id = %(tenant)s and c.id = any (%(chunks)s::uuid[])
 
 -- candidate_embeddings --

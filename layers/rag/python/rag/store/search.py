@@ -5,8 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pgvector import HalfVector, SparseVector
 
@@ -26,6 +25,8 @@ EXACT_CHUNKS = 10_000
 # As many chunks as the lexical leg of a large collection looks at.
 LEXICAL_BUDGET = 2_000
 
+# As many candidates as bring their passages along.
+PASSAGES_AT_ONCE = 40
 REMEMBERED_LANGUAGES = 10_000
 
 # (candidates, what else their snapshot can tell) → the best of them with their scores, best first.
@@ -68,9 +69,10 @@ class SearchStore:
                 question, frequencies = dict[int, float](), dict[int, int]()
             else:
                 place, question, frequencies = self._weighed(transaction, collection, lexemes, weigh)
-            candidates = _candidates(transaction, place, embedding, question, frequencies, mode, filters, depth)
-            snapshot = Snapshot(transaction, place, embedding if mode != "lexical" else None, question, filters)
-            return _passages(transaction, place, rank(candidates, snapshot)), place.language
+            ask = _Ask(transaction, place, embedding if mode != "lexical" else None, question, filters, depth)
+            found = ask.found(frequencies)
+            ranked = rank([candidate for candidate, _ in found], Snapshot(ask))
+            return _hits(transaction, place, ranked, found), place.language
 
         return self.database.read(tenant_id, work)
 
@@ -93,115 +95,108 @@ class SearchStore:
         return found, dict(weigh(frequencies, chunk_count)), frequencies
 
 
+# What a passage has beside its candidate: key, title, page, heading, position, content.
+Passage = tuple[str, str | None, int | None, str | None, int, str]
+# A candidate, with its passage where the two were read together.
+Found = list[tuple[Candidate, Passage | None]]
+
+
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a ranking may still read, in the transaction that its candidates come from; a statement or two each."""
+class _Ask:
+    """One question to one collection; a leg without its part of the question is not asked."""
 
     transaction: Transaction
     collection: Collection
     embedding: Vector | None
     question: Mapping[int, float]
     filters: Filters
+    depth: int
+
+    def found(self, frequencies: Mapping[int, int]) -> Found:
+        """By the collection's indexes, where it has them and enough is found by them; else exactly."""
+        if not self.collection.indexed:
+            return self._rows(self.filters)
+        matching, few = self._matching() if self.filters.any else (self.depth, None)
+        if few is not None:
+            return self._rows(Filters(), within=few)
+        rare = rarest(frequencies, LEXICAL_BUDGET)
+        found = self._rows(self.filters, rare=rare)
+        seen_all = self.embedding is None and len(rare) == len(frequencies)
+        if len(found) < min(matching, self.depth) and not seen_all:
+            return self._rows(self.filters)
+        return found
+
+    def _matching(self) -> tuple[int, list[uuid.UUID] | None]:
+        """How many chunks the filters let through; where these are few enough to be looked at, of which documents."""
+        [(matching, few)] = self.transaction.rows(
+            "filtered_chunks",
+            binary=True,
+            collection=self.collection.id,
+            most=EXACT_CHUNKS,
+            **parameters(self.filters),
+        )
+        return matching, few if matching else []
+
+    def _rows(self, filters: Filters, *, within: list[uuid.UUID] | None = None, rare: list[int] | None = None) -> Found:
+        """By index when the question's `rare` lexemes are given, else exactly, only `within` these documents if given.
+
+        Few rows bring their passages along: that is cheaper than to come back for them.
+        """
+        given = {
+            "dense": self.embedding is not None,
+            "lexical": bool(self.question),
+            "filtered": filters.any,
+            "within": within is not None,
+            "passages": self.depth <= PASSAGES_AT_ONCE,
+        }
+        parts = frozenset(part for part, there in given.items() if there)
+        if not parts & {"dense", "lexical"}:
+            return []
+        asked = {"limit": self.depth, "within": within, "rare": rare, **self.parameters, **parameters(filters)}
+        if rare is None:
+            rows = self.transaction.rows("exact_candidates", binary=True, parts=parts, **asked)
+        else:
+            width = self.collection.dimensions
+            rows = self.transaction.rows("indexed_candidates", binary=True, parts=parts, width=width, **asked)
+        return [(Candidate(*row[:5]), row[5:] or None) for row in rows]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Of the statements that score: where, and the two parts of the question."""
+        return {
+            "collection": self.collection.id,
+            "space": self.collection.space_id,
+            "embedding": HalfVector(self.embedding.tolist()) if self.embedding is not None else None,
+            "question": sparse(self.question),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a ranking may still read, in the transaction that its candidates come from; a statement or two each."""
+
+    _ask: _Ask
 
     def vectors(self, chunks: Sequence[uuid.UUID]) -> dict[uuid.UUID, Vector]:
         """The chunks' embeddings in the collection's space, in half precision."""
-        rows = self.transaction.rows(
-            "candidate_embeddings", binary=True, space=self.collection.space_id, chunks=list(chunks)
+        ask = self._ask
+        rows = ask.transaction.rows(
+            "candidate_embeddings", binary=True, space=ask.collection.space_id, chunks=list(chunks)
         )
         return {chunk: array("f", HalfVector.from_binary(halves).to_list()) for chunk, halves in rows}
 
     def whereabouts(self, document: uuid.UUID) -> Whereabouts | None:
         """Where this search could have seen the document; None for an absent and for a foreign one alike."""
-        found = self.transaction.rows(
-            "whereabouts", document=document, collection=self.collection.id, **parameters(self.filters)
-        )
+        ask = self._ask
+        place = {"document": document, **ask.parameters}
+        found = ask.transaction.rows("whereabouts", **place, **parameters(ask.filters))
         if not found:
             return None
-        best = self.transaction.rows(
-            "best_of_document",
-            binary=True,
-            document=document,
-            space=self.collection.space_id,
-            dense=self.embedding is not None,
-            lexical=bool(self.question),
-            embedding=HalfVector(self.embedding.tolist()) if self.embedding is not None else None,
-            question=sparse(self.question),
-        )
+        legs: dict[str, Any] = {"dense": ask.embedding is not None, "lexical": bool(ask.question)}
+        best = ask.transaction.rows("best_of_document", binary=True, **place, **legs)
         [(status, error_code, in_collection, in_filters)] = found
         chunks = tuple(Candidate(*row) for row in best)
         return Whereabouts(document, status, error_code, in_collection, in_filters, chunks)
-
-
-def _candidates(
-    transaction: Transaction,
-    collection: Collection,
-    embedding: Vector | None,
-    question: Mapping[int, float],
-    frequencies: Mapping[int, int],
-    mode: Mode,
-    filters: Filters,
-    depth: int,
-) -> list[Candidate]:
-    """By the collection's indexes, where it has them and enough is found by them; else exactly."""
-    ask = partial(_ask, transaction, collection, embedding, question, mode, depth)
-    if not collection.indexed:
-        return ask(filters)
-    matching, few = _matching(transaction, collection, filters) if filters.any else (depth, None)
-    if few is not None:
-        return ask(Filters(), within=few)
-    rare = rarest(frequencies, LEXICAL_BUDGET)
-    found = ask(filters, rare=rare)
-    seen_all = mode == "lexical" and len(rare) == len(frequencies)
-    if len(found) < min(matching, depth) and not seen_all:
-        return ask(filters)
-    return found
-
-
-def _matching(transaction: Transaction, collection: Collection, filters: Filters) -> tuple[int, list[uuid.UUID] | None]:
-    """How many chunks the filters let through; where that is few enough for an exact search, of which documents."""
-    [(matching, few)] = transaction.rows(
-        "filtered_chunks", binary=True, collection=collection.id, most=EXACT_CHUNKS, **parameters(filters)
-    )
-    return matching, few if matching else []
-
-
-def _ask(
-    transaction: Transaction,
-    collection: Collection,
-    embedding: Vector | None,
-    question: Mapping[int, float],
-    mode: Mode,
-    depth: int,
-    filters: Filters,
-    *,
-    within: list[uuid.UUID] | None = None,
-    rare: list[int] | None = None,
-) -> list[Candidate]:
-    """By index when the question's `rare` lexemes are given, else exactly, only `within` these documents if given."""
-    asked = {
-        "collection": collection.id,
-        "space": collection.space_id,
-        "embedding": HalfVector(embedding.tolist()) if embedding is not None else None,
-        "question": sparse(question),
-        "limit": depth,
-        "within": within,
-        "rare": rare,
-        **parameters(filters),
-    }
-    given = {
-        "dense": embedding is not None and mode != "lexical",
-        "lexical": bool(question) and mode != "dense",
-        "filtered": filters.any,
-        "within": within is not None,
-    }
-    parts = frozenset(part for part, there in given.items() if there)
-    if not parts & {"dense", "lexical"}:
-        return []
-    if rare is None:
-        rows = transaction.rows("exact_candidates", binary=True, parts=parts, **asked)
-    else:
-        rows = transaction.rows("indexed_candidates", binary=True, parts=parts, width=collection.dimensions, **asked)
-    return [Candidate(*row) for row in rows]
 
 
 def rarest(frequencies: Mapping[int, int], budget: int) -> list[int]:
@@ -218,34 +213,35 @@ def rarest(frequencies: Mapping[int, int], budget: int) -> list[int]:
     return chosen
 
 
-def _passages(transaction: Transaction, collection: Collection, ranked: Sequence[tuple[Candidate, float]]) -> list[Hit]:
-    if not ranked:
-        return []
-    rows = transaction.last_rows("passages", chunks=[candidate.chunk_id for candidate, _ in ranked])
-    found = {row[0]: row[1:] for row in rows}
+def _hits(
+    transaction: Transaction, collection: Collection, ranked: Sequence[tuple[Candidate, float]], found: Found
+) -> list[Hit]:
+    """With the passages that were read along, or are read now."""
+    passages = {candidate.chunk_id: passage for candidate, passage in found if passage}
+    if ranked and not passages:
+        rows = transaction.last_rows("passages", chunks=[candidate.chunk_id for candidate, _ in ranked])
+        passages = {row[0]: row[1:] for row in rows}
     return [
-        _hit(candidate, score, collection.name, *found[candidate.chunk_id])
+        _hit(collection.name, candidate, score, *passages[candidate.chunk_id])
         for candidate, score in ranked
-        if candidate.chunk_id in found
+        if candidate.chunk_id in passages
     ]
 
 
 def _hit(  # one argument per column
+    collection: str,
     candidate: Candidate,
     score: float,
-    collection: str,
-    document_id: uuid.UUID,
     key: str,
     title: str | None,
     page: int | None,
     heading: str | None,
     position: int,
     content: str,
-    content_hash: bytes,
 ) -> Hit:
     return Hit(
         chunk_id=candidate.chunk_id,
-        document_id=document_id,
+        document_id=candidate.document_id,
         collection=collection,
         key=key,
         title=title,
@@ -253,7 +249,7 @@ def _hit(  # one argument per column
         heading=heading,
         position=position,
         content=content,
-        content_hash=content_hash,
+        content_hash=candidate.content_hash,
         score=score,
         cosine=candidate.cosine,
         bm25=candidate.bm25,

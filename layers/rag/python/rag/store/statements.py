@@ -39,8 +39,11 @@ def _whole() -> dict[str, str]:
     _, *found = _NAME.split(text)
     plain = {name: _without_comments(sql) for name, sql in zip(found[::2], found[1::2], strict=True)}
     shared = {part for sql in plain.values() for part in _TEXT.findall(sql)}
-    whole = {name: _TEXT.sub(lambda part: plain.get(part[1], part[0]), sql) for name, sql in plain.items()}
-    return {name: sql for name, sql in whole.items() if name not in shared}
+
+    def whole(sql: str) -> str:
+        return _TEXT.sub(lambda part: whole(plain[part[1]]) if part[1] in plain else part[0], sql)
+
+    return {name: whole(sql) for name, sql in plain.items() if name not in shared}
 
 
 def _lines(sql: str, wanted: Callable[[str], bool], *, both: bool = False) -> Iterator[str]:
