@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.ranking import (
+    CANDIDATES_PER_LEG,
     LEAST_RELEVANCE,
     UNCALIBRATED_RELEVANCE,
     fuse,
@@ -86,6 +88,20 @@ def test_a_document_that_fits_in_two_places_is_more_likely_meant() -> None:
     assert dict(fused)[first] == pytest.approx(0.62 * (0.5 + 0.05 * 0.4) / 1.05)
     assert dict(fused)[alone] == pytest.approx(0.62 * 0.51 / 1.05)
     assert [found for found, _ in fuse([alone, first, second], mode="dense")] == [alone, first, second]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_longer_list_begins_like_a_shorter_one(seed: int) -> None:
+    chance = random.Random(seed)
+    documents = [uuid.uuid4() for _ in range(40)]
+    many = [candidate(chance.random(), chance.randrange(20), chance.choice(documents)) for _ in range(300)]
+    legs = leg_ranks(many, mode="hybrid", depth=CANDIDATES_PER_LEG)
+    near = {chunk for leg in legs.values() if leg for chunk in leg}
+    short = fuse([one for one in many if one.chunk_id in near], mode="hybrid")
+    long = fuse(many, mode="hybrid", depth=300)
+    assert long[: len(short)] == short
+    assert Counter(one for one, _ in long) == Counter(many)
+    assert [score for _, score in long] == sorted((score for _, score in long), reverse=True)
 
 
 def test_one_leg_alone_orders_by_its_own_score() -> None:

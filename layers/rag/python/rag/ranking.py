@@ -33,7 +33,9 @@ LEAST_RELEVANCE = {"all-MiniLM-L6-v2": 0.30, "sentence-transformers/all-MiniLM-L
 UNCALIBRATED_RELEVANCE = 0.15
 
 
-def fuse(candidates: Sequence[Candidate], *, mode: Mode) -> list[tuple[Candidate, float]]:
+def fuse(
+    candidates: Sequence[Candidate], *, mode: Mode, depth: int = CANDIDATES_PER_LEG
+) -> list[tuple[Candidate, float]]:
     """Order candidates best first, with scores in [0, 1] that compare hits of one question, not questions.
 
     hybrid: w · cosine + (1 - w) · BM25 / best BM25 of the question, where w = 0.62 · (1 - 0.3 · lead) and `lead` is by
@@ -41,10 +43,20 @@ def fuse(candidates: Sequence[Candidate], *, mode: Mode) -> list[tuple[Candidate
     each chunk gets a twentieth of what the second best chunk of its document has: a document that fits in two places is
     more likely meant. dense: cosine; lexical: BM25 / best BM25. A cosine below zero counts as zero. Equal scores are
     ordered by chunk id, so the same index gives the same order.
+
+    `depth` is how many chunks each leg put forward. Those that are among the first 50 of neither come after all others,
+    so that a longer list begins like a shorter one.
     """
     score = _scoring(mode, candidates)
     scored = _sorted((candidate, score(candidate)) for candidate in candidates)
-    return _sorted(_seconded(scored)) if mode == "hybrid" else scored
+    if mode != "hybrid":
+        return scored
+    near = _near(candidates) if depth > CANDIDATES_PER_LEG else None
+    head = [pair for pair in scored if near is None or pair[0].chunk_id in near]
+    fused = _sorted(_seconded(head))
+    last = fused[-1][1] if fused else 0.0
+    behind = [(candidate, min(score, last)) for candidate, score in scored if near and candidate.chunk_id not in near]
+    return [*fused, *behind]
 
 
 def reciprocal(
@@ -100,6 +112,12 @@ def least_relevance(embedding_model: str) -> float:
 def relevant(hits: Sequence[Hit], possible_bm25: float, *, least: float) -> bool:
     """Whether to answer from the hits: when there are any, and their `relevance` is at least `least`."""
     return bool(hits) and relevance(hits, possible_bm25) >= least
+
+
+def _near(candidates: Sequence[Candidate]) -> set[uuid.UUID]:
+    """The chunks that are among the best of a leg."""
+    legs = leg_ranks(candidates, mode="hybrid", depth=CANDIDATES_PER_LEG)
+    return {chunk for leg in legs.values() if leg for chunk in leg}
 
 
 def _scoring(mode: Mode, candidates: Sequence[Candidate]) -> Callable[[Candidate], float]:

@@ -221,7 +221,7 @@ class Selection:
     def _fused(self, candidates: Sequence[Candidate]) -> Ranked:
         if self._question.stages.fusion == "rrf":
             return ranking.reciprocal(candidates, mode=self._mode, depth=self.depth)
-        return ranking.fuse(candidates, mode=self._mode)
+        return ranking.fuse(candidates, mode=self._mode, depth=self.depth)
 
 
 def _depth(question: Question, mode: Mode) -> int:
