@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from aws_lambda_powertools.metrics import MetricUnit
@@ -13,6 +14,8 @@ from rag.types import JSON
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
+    from rag.store.maintenance import Change
+
 logger = telemetry.logger()
 metrics = telemetry.metrics()
 
@@ -22,11 +25,16 @@ metrics = telemetry.metrics()
 def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (whatever woke it, there is one thing to do)
     """Return the indexes that were made and dropped, and how many chunks were weighed anew.
 
-    None when another run is at work, or nothing is to be done.
+    None when another run is at work, or nothing is to be done. Each job gets its turn whatever becomes of the others.
     """
+    metrics.add_metric("MaintenanceRuns", MetricUnit.Count, 1)
     deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000)
-    weighed = wiring.weight_maintenance().run(deadline)
-    changes = wiring.index_maintenance().run(deadline)
+    changes: list[Change] = []
+    with ExitStack() as jobs:
+        jobs.callback(lambda: changes.extend(wiring.index_maintenance().run(deadline)))
+        jobs.callback(lambda: wiring.conversation_store().drop_expired())
+        # Half of the time: an index is only begun with enough of it left.
+        weighed = wiring.weight_maintenance().run(Deadline.after(deadline.remaining() / 2))
     for change in changes:
         logger.info("index changed", index=change.name, action=change.action)
     metrics.add_metric("IndexesChanged", MetricUnit.Count, len(changes))

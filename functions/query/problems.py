@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from functions.query.telemetry import logger
@@ -58,7 +59,7 @@ def request_id(request: Request) -> str:
     return str(event.get("requestContext", {}).get("requestId", ""))
 
 
-def problem(request: Request, status: int, detail: str, **more: Any) -> JSONResponse:
+def problem(request: Request, status: int, detail: str, **more: Any) -> Response:
     headers = more.pop("headers", None)
     title = HTTPStatus(status).phrase
     body = {
@@ -69,10 +70,11 @@ def problem(request: Request, status: int, detail: str, **more: Any) -> JSONResp
         "request_id": request_id(request),
         **more,
     }
-    return JSONResponse(body, status, headers, "application/problem+json")
+    # Escaped to ASCII: what a client sent, and a problem says again, need not be text that UTF-8 can hold.
+    return Response(json.dumps(body), status, headers, "application/problem+json")
 
 
-async def _foreseen(request: Request, error: Exception) -> JSONResponse:
+async def _foreseen(request: Request, error: Exception) -> Response:
     status = next((code for kind, code in STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.warning("dependency failed", request_id=request_id(request), error=str(error), exc_info=error)
@@ -81,7 +83,7 @@ async def _foreseen(request: Request, error: Exception) -> JSONResponse:
     return problem(request, status, DETAIL.get(status, str(error)), headers=headers)
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 (what it is registered for)
     malformed = any(item["type"] == "json_invalid" for item in error.errors())
     errors = [{"path": ".".join(map(str, _place(item))), "message": str(item["msg"])} for item in error.errors()]
@@ -95,12 +97,12 @@ def _place(item: Any) -> tuple[Any, ...]:
     return *item["loc"], *item.get("ctx", {}).get("within", ())
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (what it is registered for)
     return problem(request, error.status_code, str(error.detail), headers=error.headers)
 
 
-async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+async def _unforeseen(request: Request, error: Exception) -> Response:
     logger.exception("unforeseen", exc_info=error)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     return problem(request, status, DETAIL[status])

@@ -1,9 +1,11 @@
 """`rag conversations`: what was asked with `rag ask --conversation`."""
 
+import uuid
 from typing import Annotated, Any
 
 import typer
 
+from local.cli.failure import UsageFailure
 from local.cli.output import one_line, plural, table, wrapped
 from local.cli.remote import Session, remote
 
@@ -27,6 +29,8 @@ async def conversations(
 
     They are those of your API key. Each is kept for a day after its last question, unless the platform says otherwise.
     """
+    if conversation is not None:
+        conversation = _identity(conversation)
     if conversation is None:
         if delete:
             raise typer.BadParameter("say which one: rag conversations ID --delete")
@@ -37,6 +41,14 @@ async def conversations(
     else:
         session.show(await session.client.call("GET", f"/v1/conversations/{conversation}"), _tell_one)
     return 0
+
+
+def _identity(text: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        hint = "`rag conversations` lists yours."
+        raise UsageFailure(f"{text} is no id of a conversation.", hint=hint) from None
 
 
 def _tell_all(reply: dict[str, Any]) -> None:

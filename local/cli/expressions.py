@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -62,7 +63,8 @@ def _value(text: str) -> Any:
         value = json.loads(text, parse_constant=str)
     except (ValueError, RecursionError):
         return text
-    return value if isinstance(value, str | int | float) else text
+    number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return value if number or isinstance(value, str) else text
 
 
 def _read(file: Path) -> str:

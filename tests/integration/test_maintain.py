@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from rag.deadline import Deadline
+from rag.errors import UnavailableError
 from rag.store import search
 from tests.integration.deployment import BUCKET, Context, Deployment, notification, sample
 
@@ -196,8 +197,8 @@ def test_weighing_that_was_cut_short_is_finished_by_the_next_run(
     from rag.store import weights as job
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "DOCUMENTS_AT_ONCE", 30)
-        times = iter([600.0, 600.0, 0.0])
+        patch.setattr(job, "CHUNKS_AT_ONCE", 30)
+        times = iter([600.0, 600.0, 600.0, 0.0])
         patch.setattr(Deadline, "remaining", lambda _: next(times, 0.0))
         assert run(short, threshold=1000)["chunks_weighed"] == 60
     assert run(short, threshold=1000)["chunks_weighed"] == 21
@@ -238,3 +239,45 @@ def test_maintenance_is_woken_when_a_collection_doubles_or_outgrows_the_exact_se
 def test_an_ingest_does_not_wait_for_a_queue_that_is_not_there(deployment: Deployment) -> None:
     deployment.put("many.md", "\n\n".join(f"# {number}\n\nA few words." for number in range(70)))
     assert deployment.documents()["many.md"]["status"] == "ready"
+
+
+def test_a_run_that_another_has_overtaken_weighs_nothing_with_what_holds_no_more(
+    short: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rag.store import weights as job
+
+    real = job._some
+
+    def overtaken(transaction: Any, collection: int, average: float) -> int:
+        monkeypatch.setattr(job, "_some", real)
+        superuser(short, "update collections set average_length = 77")
+        return real(transaction, collection, average)
+
+    monkeypatch.setattr(job, "_some", overtaken)
+    assert run(short, threshold=1000)["chunks_weighed"] == 0
+    assert superuser(short, "select average_length, reweighing from collections") == [(77, True)]
+    assert run(short, threshold=1000)["chunks_weighed"] == 81
+    assert {average for *_, average in weights(short)} == {5}
+
+
+def test_a_collection_that_others_keep_locked_does_not_keep_another_from_its_indexes(large: Deployment) -> None:
+    superuser(large, "update collections set reweighing = true")
+    locked = "select pg_advisory_lock(hashtextextended('reweigh ' || id, 0)) from collections"
+    with psycopg.connect(large.database.superuser_dsn(), autocommit=True) as other:
+        other.execute(locked)
+        with pytest.raises(UnavailableError, match="LockNotAvailable"):
+            maintain(large)
+    assert scans(large).keys() == {"embeddings_of_", "chunks_of_"}
+
+
+def test_expired_conversations_of_every_tenant_go(deployment: Deployment) -> None:
+    stranger, _ = deployment.tenants.create("second")
+    for tenant in (deployment.tenant, stranger):
+        deployment.put("note.txt", "A note.", tenant=tenant)
+        for _ in range(2):
+            deployment.ask("POST", "/v1/query", {"question": "A note?", "conversation": True}, tenant=tenant)
+    newest = "select distinct on (tenant_id) id from conversations order by tenant_id, expires_at desc"
+    superuser(deployment, f"update conversations set expires_at = now() where id not in ({newest})")
+    run(deployment)
+    assert superuser(deployment, "select count(*), count(distinct tenant_id) from conversations") == [(2, 2)]
+    assert superuser(deployment, "select count(*) from messages") == [(4,)]

@@ -281,6 +281,8 @@ BAD: list[tuple[str, str, Any, int]] = [
     ("POST", "/v1/search", {"query": "x", "filters": {"no name": 1}}, 422),
     ("POST", "/v1/search", {"query": "x", "filters": {"year": {"between": [1, 2]}}}, 422),
     ("POST", "/v1/search", {"query": "x", "filters": []}, 422),
+    ("POST", "/v1/search", {"query": "x", "filters": {"\ud800": 1}}, 422),
+    ("POST", "/v1/search", {"query": "x", "filters": {"year": {"\ud800": 1}}}, 422),
     ("POST", "/v1/documents", {"key": "a.txt", "metadata": {"a": None}}, 422),
     ("POST", "/v1/documents", {"key": "a.txt", "metadata": {"a": "x" * 900, "b": "\u00e9" * 900}}, 422),
     ("POST", "/v1/documents", {"key": "a.txt.metadata.json", "metadata": {}}, 422),

@@ -456,3 +456,15 @@ def test_metadata_that_is_none_is_wrong_usage(api: Api, tmp_path: Path, given: l
     (tmp_path / "a.txt").write_text("text")
     assert rag("put", tmp_path / "a.txt", *given) == 2
     assert api.requests == []
+
+
+def test_what_is_no_id_of_a_conversation_asks_nothing(api: Api) -> None:
+    assert rag("conversations", "../documents/6f1c", "--delete") == 2
+    assert api.requests == []
+
+
+def test_a_number_without_end_is_text(api: Api) -> None:
+    api.reply("/v1/search", {"hits": [], "timings_ms": {}})
+    assert rag("search", "leave", "--filter", "year>1e999") == 0
+    [(_, _, _, body)] = api.requests
+    assert body["filters"] == {"year": {"gt": "1e999"}}

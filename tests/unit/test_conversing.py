@@ -17,7 +17,7 @@ from rag import conversing
 from rag.answering import Reply
 from rag.conversing import REMEMBERED_MESSAGES, Turn, standalone
 from rag.deadline import Deadline
-from rag.errors import NotFoundError
+from rag.errors import NotFoundError, UnavailableError
 from rag.searching import Question
 from rag.types import Message
 from tests.unit.test_answering import TENANT, World
@@ -33,6 +33,7 @@ class FakeConversations:
 
     said: Sequence[Message] = SAID
     deleted: bool = False
+    away: bool = False
     kept: list[dict[str, Any]] = field(default_factory=list)
 
     def recent(self, tenant_id: uuid.UUID, principal: str, conversation: uuid.UUID, *, most: int) -> Sequence[Message]:
@@ -43,6 +44,8 @@ class FakeConversations:
     def keep(
         self, tenant_id: uuid.UUID, principal: str, conversation: uuid.UUID, *, new: bool, question: str, answer: str
     ) -> bool:
+        if self.away:
+            raise UnavailableError("read only")
         self.kept.append({"conversation": conversation, "new": new, "question": question, "answer": answer})
         return not self.deleted
 
@@ -149,6 +152,13 @@ def test_an_answer_in_a_conversation_is_the_cached_one_to_the_same_question_outs
     table.world.answer(text="How are refunds paid in Spain?")
     turn = table.ask("And in Spain?", form="How are refunds paid in Spain?")
     assert turn.reply.answer.cached
+
+
+def test_an_answer_that_cannot_be_kept_is_given_all_the_same(table: Table) -> None:
+    table.store.away = True
+    turn = table.ask("And in Spain?", form=None)
+    assert turn.conversation is None
+    assert turn.reply.answer.text
 
 
 def test_a_conversation_deleted_meanwhile_stays_deleted(table: Table) -> None:

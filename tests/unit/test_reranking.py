@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rag.deadline import Deadline
 from rag.errors import ModelError
-from rag.reranking import Listwise, ordered
+from rag.reranking import RERANKED, Listwise, ordered
 from rag.types import Completion, Hit
 from tests.unit.test_answering import FakeCache
 from tests.unit.test_prompting import hit
@@ -105,3 +105,9 @@ def test_a_long_passage_is_cut_to_its_share_and_cannot_leave_its_line() -> None:
     assert lines[1].count("word") == pytest.approx(1500, abs=2)
     assert "<" not in user["content"]
     assert "data" in rules["content"]
+
+
+def test_what_stands_far_behind_keeps_its_place() -> None:
+    judge, hits = Judge("[2] > [1]"), [hit(f"{n}.") for n in range(RERANKED + 3)]
+    assert rerank(judge, hits) == [hits[1], hits[0], *hits[2:]]
+    assert judge.asked[0][1]["content"].count('"n":') == RERANKED

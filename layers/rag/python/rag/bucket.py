@@ -13,6 +13,8 @@ from rag.types import JSON, ObjectVersion
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+# S3 has none longer, and answers as if the request were at fault.
+LONGEST_KEY_BYTES = 1024
 PIECE_BYTES = 1 << 20
 UNVERSIONED = "etag:"
 
@@ -74,6 +76,8 @@ class Bucket:
         """
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
+        if len(object_key.encode()) > LONGEST_KEY_BYTES:
+            return None
         client = self._client(HURRIED)
         try:
             with client.get_object(Bucket=self._name, Key=object_key)["Body"] as body:
@@ -87,6 +91,8 @@ class Bucket:
         """Delete the current version; older ones stay until the bucket's lifecycle takes them."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
+        if len(object_key.encode()) > LONGEST_KEY_BYTES:
+            return
         try:
             self._client().delete_object(Bucket=self._name, Key=object_key)
         except (ClientError, BotoCoreError) as error:

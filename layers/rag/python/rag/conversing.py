@@ -60,7 +60,8 @@ def converse(
 
     The question is searched for and answered in its standalone form: whoever asks that outright gets the same answer,
     from the same cache. NotFoundError for a conversation that is absent, expired or somebody else's, before anything
-    is asked. One that is deleted while its question is answered stays deleted: the turn then names none.
+    is asked. One that is deleted while its question is answered stays deleted, and what
+    cannot be kept is answered all the same: the turn then names none.
     """
     timings = Stopwatch()
     said = store.recent(question.tenant_id, principal, conversation, most=REMEMBERED_MESSAGES) if conversation else ()
@@ -70,15 +71,18 @@ def converse(
             rewritten = rewrite(question, said, llm=llm, cache=cache, count_tokens=count_tokens, deadline=deadline)
     reply = answer(replace(question, text=rewritten or question.text))
     place = conversation or uuid.uuid4()
-    with timings.measure("keep"):
-        kept = store.keep(
-            question.tenant_id,
-            principal,
-            place,
-            new=conversation is None,
-            question=question.text,
-            answer=reply.answer.text,
-        )
+    try:
+        with timings.measure("keep"):
+            kept = store.keep(
+                question.tenant_id,
+                principal,
+                place,
+                new=conversation is None,
+                question=question.text,
+                answer=reply.answer.text,
+            )
+    except UnavailableError:
+        kept = False  # the answer is there, and was paid for
     return Turn(place if kept else None, rewritten, reply, timings.milliseconds)
 
 

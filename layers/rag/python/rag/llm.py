@@ -151,7 +151,8 @@ def completion(response: object) -> Completion:
         text = response.choices[0].message.content  # type: ignore[attr-defined]
         usage = getattr(response, "usage", None)
         said = Completion(
-            text=text.strip(),
+            # What neither JSON in UTF-8 nor PostgreSQL has a place for.
+            text=text.replace("\0", "").encode(errors="replace").decode().strip(),
             model=str(response.model),  # type: ignore[attr-defined]
             prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
             completion_tokens=getattr(usage, "completion_tokens", 0) or 0,

@@ -16,8 +16,10 @@ from rag.types import Hit
 RERANK_SECONDS = 6.0
 # Twenty passages of ordinary length; longer ones are cut.
 RERANK_TOKENS = 3_000
-# `[12] > ` each, for as many passages as a search returns at most.
-_ANSWER_TOKENS = 600
+# What a model can still compare; those behind keep their places.
+RERANKED = 50
+# `[12] > ` each.
+_ANSWER_TOKENS = 400
 
 _NUMBER = re.compile(r"\[\s*(\d{1,4})\s*\]")
 # An order may be cut off where the model's tokens ended.
@@ -37,8 +39,9 @@ class Listwise:
 
     def rerank(self, tenant_id: uuid.UUID, question: str, hits: Sequence[Hit], deadline: Deadline) -> list[Hit]:
         """Return the same hits, best first; UnavailableError when the model gives no order within six seconds."""
+        hits, rest = hits[:RERANKED], hits[RERANKED:]
         if len(hits) < 2:
-            return list(hits)
+            return [*hits, *rest]
         messages = prompting.order(question, hits, budget_tokens=RERANK_TOKENS, count_tokens=self.count_tokens)
         completion, _ = complete(
             messages,
@@ -52,7 +55,7 @@ class Listwise:
         if order is None:
             msg = "the model did not answer with an order of the passages"
             raise ModelError(msg)
-        return [hits[place] for place in order]
+        return [*(hits[place] for place in order), *rest]
 
 
 def ordered(text: str, count: int) -> list[int] | None:

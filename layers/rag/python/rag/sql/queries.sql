@@ -364,7 +364,12 @@ insert into ingestions (tenant_id, document_id, collection_id, key, version_id, 
 values (%(tenant)s, %(document)s, %(collection)s, %(key)s, %(version)s, %(outcome)s, %(error_code)s, %(chunk_count)s, %(embedded_count)s, %(started_at)s)
 
 -- unrolled_statistics --
-select count(*), coalesce(sum(chunk_count), 0)::bigint
+-- How many ingests' rows there are, how many bytes of them a question would read, and how many chunks.
+select count(*),
+  coalesce((
+    select sum(pg_column_size(changes)) from lexeme_changes where tenant_id = %(tenant)s and collection_id = %(collection)s
+  ), 0)::bigint,
+  coalesce(sum(chunk_count), 0)::bigint
 from collection_statistics where tenant_id = %(tenant)s and collection_id = %(collection)s
 
 -- lock_roll_up --
@@ -396,8 +401,15 @@ select tenant_id, collection_id, average_length, reweighing, chunk_count, lexeme
 update collections set average_length = %(average_length)s, reweighing = true
 where tenant_id = %(tenant)s and id = %(collection)s
 
--- documents_weighed_otherwise --
-select distinct document_id from chunks
+-- lock_reweighing --
+-- One at a time per collection, and nobody waits long for it.
+select set_config('lock_timeout', '5s', true), pg_advisory_xact_lock(hashtextextended('reweigh ' || %(collection)s::text, 0))
+
+-- average_length --
+select average_length from collections where tenant_id = %(tenant)s and id = %(collection)s
+
+-- chunks_weighed_otherwise --
+select id, document_id from chunks
 where tenant_id = %(tenant)s and collection_id = %(collection)s and average_length <> %(average_length)s::real
 order by document_id
 limit %(most)s
@@ -406,15 +418,20 @@ limit %(most)s
 -- As lock_document, each in its turn; who ingests holds one only, so that none waits in a circle.
 select pg_advisory_xact_lock(hashtextextended(document, 0)) from unnest(%(documents)s::text[]) as document
 
--- chunks_weighed_otherwise --
+-- chunks_to_weigh --
 select id, lexical, lexeme_count, average_length from chunks
-where tenant_id = %(tenant)s and document_id = any (%(documents)s) and average_length <> %(average_length)s::real
+where tenant_id = %(tenant)s and id = any (%(chunks)s) and average_length <> %(average_length)s::real
 
 -- weigh_chunk --
 update chunks set lexical = %(lexical)s, average_length = %(average_length)s where tenant_id = %(tenant)s and id = %(id)s
 
 -- end_reweighing --
-update collections set reweighing = false where tenant_id = %(tenant)s and id = %(collection)s
+update collections set reweighing = false
+where tenant_id = %(tenant)s and id = %(collection)s and average_length = %(average_length)s::real
+
+-- drop_all_expired_conversations --
+-- Of every tenant; no role but the owner sees those of another, and this one no others than these.
+delete from conversations where expires_at <= now() returning id
 
 -- recent_messages --
 -- No row at all when there is no such conversation of the principal's; one of nulls when nothing was said in it.

@@ -75,6 +75,10 @@ class ConversationStore:
         rows = self.database.read(tenant_id, lambda transaction: transaction.rows("conversations", **wanted))
         return [Conversation(*row) for row in rows]
 
+    def drop_expired(self) -> None:
+        """Delete what has expired, of every tenant; as rag_owner."""
+        self.database.query("drop_all_expired_conversations")
+
     def delete(self, tenant_id: uuid.UUID, principal: str, conversation: uuid.UUID) -> None:
         """Delete a conversation with its messages; NotFoundError when there is no such conversation of theirs."""
         at: dict[str, Any] = {"principal": principal, "conversation": conversation}

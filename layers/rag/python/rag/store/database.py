@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 T = TypeVar("T")
 
+# The server is well and has ended a statement; another run would only take as long.
+_ENDED = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
 # What a new connection may mend: the second is a server that is no longer the primary.
 _LOST = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 
@@ -154,6 +156,9 @@ class Database:
             result = work(Transaction(connection, tenant_id, begin))
             if connection.info.transaction_status != TransactionStatus.IDLE:
                 connection.execute("commit")
+        except _ENDED as error:
+            msg = f"the database ended the statement: {type(error).__name__}"
+            raise UnavailableError(msg) from error
         except _LOST as error:
             self.close()
             raise _LostError(error) from error

@@ -22,7 +22,8 @@ from rag.types import (
 )
 
 # Rows of statistics a collection may gather before they are added up: a question looks into each.
-ROLL_UP_AFTER = 16
+ROLL_UP_ROWS = 16
+ROLL_UP_BYTES = 100_000
 
 # Of a document that is not itself to blame: a later delivery may still make it ready.
 GIVEN_UP: FailureCode = "INTERNAL"
@@ -187,13 +188,13 @@ class IndexStore:
         After the commit the statistics' rows are added up when there are many, which changes no sum.
         """
 
-        def counted(transaction: Transaction) -> tuple[int | None, int, int]:
+        def counted(transaction: Transaction) -> tuple[int | None, bool, int]:
             added = work(transaction)
-            [(waiting, chunk_count)] = transaction.rows("unrolled_statistics", collection=collection.id)
-            return added, waiting, chunk_count
+            [(rows, size, chunk_count)] = transaction.rows("unrolled_statistics", collection=collection.id)
+            return added, rows > ROLL_UP_ROWS or size > ROLL_UP_BYTES, chunk_count
 
-        added, waiting, chunk_count = self.database.write(location.tenant_id, counted)
-        if waiting > ROLL_UP_AFTER:
+        added, many, chunk_count = self.database.write(location.tenant_id, counted)
+        if many:
             self.database.write(location.tenant_id, lambda transaction: _roll_up(transaction, collection))
         return None if added is None else Growth(chunk_count - added, chunk_count)
 

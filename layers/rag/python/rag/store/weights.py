@@ -9,10 +9,11 @@ from pgvector import SparseVector
 
 from rag import lexical
 from rag.deadline import Deadline
+from rag.errors import UnavailableError
 from rag.store.database import Database, Transaction
 from rag.store.search import sparse
 
-DOCUMENTS_AT_ONCE = 50
+CHUNKS_AT_ONCE = 1_000
 # No transaction is begun with less time than this left.
 LEAST_SECONDS = 10.0
 
@@ -38,41 +39,51 @@ class WeightMaintenance:
     def run(self, deadline: Deadline) -> int:
         """Weigh anew what is to be weighed, and return how many chunks that were.
 
-        What the deadline leaves undone is done by the next run. UnavailableError when the database does not answer.
+        What the deadline leaves undone is done by the next run, as is a collection that others keep locked.
+        UnavailableError when one of them was, or the database does not answer, after the others.
         """
-        return sum(self._reweigh(_Lengths(*row), deadline) for row in self.database.query("collection_sizes"))
+        weighed, failed = 0, None
+        for row in self.database.query("collection_sizes"):
+            try:
+                weighed += self._reweigh(_Lengths(*row), deadline)
+            except UnavailableError as error:
+                failed = error
+        if failed:
+            raise failed
+        return weighed
 
     def _reweigh(self, lengths: _Lengths, deadline: Deadline) -> int:
         average = lexical.average_length(
             lengths.average_length, lexeme_count=lengths.lexeme_count, chunk_count=lengths.chunk_count
         )
-        tenant, place = lengths.tenant_id, {"collection": lengths.collection_id}
+        tenant, new = lengths.tenant_id, {"collection": lengths.collection_id, "average_length": average}
         if average != lengths.average_length:
-            self.database.write(
-                tenant, lambda within: within.run("set_average_length", **place, average_length=average)
-            )
+            self.database.write(tenant, lambda within: within.run("set_average_length", **new))
         elif not lengths.reweighing:
             return 0
         weighed = 0
         while deadline.remaining() > LEAST_SECONDS:
-            documents, chunks = self.database.write(
-                tenant, lambda within: _some(within, lengths.collection_id, average)
-            )
-            weighed += chunks
-            if not documents:
-                self.database.write(tenant, lambda within: within.run("end_reweighing", **place))
+            some = self.database.write(tenant, lambda within: _some(within, lengths.collection_id, average))
+            if not some:
+                self.database.write(tenant, lambda within: within.run("end_reweighing", **new))
                 break
+            weighed += some
         return weighed
 
 
-def _some(transaction: Transaction, collection: int, average: float) -> tuple[int, int]:
-    """Weigh the chunks of some documents; how many of each there were."""
+def _some(transaction: Transaction, collection: int, average: float) -> int:
+    """Weigh some chunks and return how many; none when no other is left, or another run has set another average.
+
+    Each statement sees what was committed before it: what is read under the locks is what holds.
+    """
+    transaction.rows("lock_reweighing", collection=collection)
+    if transaction.rows("average_length", collection=collection) != [(average,)]:
+        return 0
     found = transaction.rows(
-        "documents_weighed_otherwise", collection=collection, average_length=average, most=DOCUMENTS_AT_ONCE
+        "chunks_weighed_otherwise", collection=collection, average_length=average, most=CHUNKS_AT_ONCE
     )
-    documents = [document for (document,) in found]
-    transaction.run("lock_documents", documents=[str(document) for document in documents])
-    chunks = transaction.rows("chunks_weighed_otherwise", documents=documents, average_length=average)
+    transaction.run("lock_documents", documents=sorted({str(document) for _, document in found}))
+    chunks = transaction.rows("chunks_to_weigh", chunks=[chunk for chunk, _ in found], average_length=average)
     rows: list[dict[str, object]] = [
         {
             "id": chunk,
@@ -82,7 +93,7 @@ def _some(transaction: Transaction, collection: int, average: float) -> tuple[in
         for chunk, text, length, before in chunks
     ]
     transaction.run_many("weigh_chunk", rows)
-    return len(documents), len(rows)
+    return len(found)
 
 
 def _weights(text: str) -> dict[int, float]:

@@ -25,8 +25,8 @@ from rag.types import (
     Vector,
 )
 
-# More are refused by the type.
-LEXEMES_PER_ROW = 8_000
+# So that a row stays in its page.
+LEXEMES_PER_ROW = 900
 # What is held in memory twice, and sent in one statement.
 CHUNKS_AT_ONCE = 200
 
