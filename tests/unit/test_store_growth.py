@@ -98,7 +98,7 @@ def test_exact_answers_are_what_brute_force_finds(made: synthetic.Synthetic) -> 
         cosine = {n: float(halves @ made.vectors[n].astype(np.float32)) for n in place}
         assert list(every.dense)[:5] == sorted(place, key=lambda n: -cosine[n])[:5]
         assert list(every.lexical)[:2] == sorted(place, key=lambda n: -bm25[n])[:2]
-        assert list(few.dense)[:5] == sorted(within, key=lambda n: -cosine[n])[:5]
+        assert list(few.dense)[:5] == sorted(within.tolist(), key=lambda n: -cosine[n])[:5]
         assert all(few.lexical[n] == pytest.approx(bm25[n], rel=1e-5) for n in few.lexical)
         assert set(few.lexical) <= set(within.tolist())
 

@@ -37,4 +37,4 @@ def printed(*parts: RenderableType) -> str:
     """Tables as text."""
     out = StringIO()
     Console(file=out, width=WIDTH).print(*parts)
-    return out.getvalue().rstrip()
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
