@@ -104,6 +104,13 @@ def test_a_longer_list_begins_like_a_shorter_one(seed: int) -> None:
     assert [score for _, score in long] == sorted((score for _, score in long), reverse=True)
 
 
+def test_negative_cosines_count_as_zero_and_are_in_order_all_the_same() -> None:
+    found = [candidate(cosine, 0) for cosine in (-0.1, -0.5, 0.2, -0.2)]
+    fused = fuse(found, mode="dense")
+    assert [one.cosine for one, _ in fused] == [0.2, -0.1, -0.2, -0.5]
+    assert [score for _, score in fused] == [0.2, 0, 0, 0]
+
+
 def test_one_leg_alone_orders_by_its_own_score() -> None:
     dense, lexical = candidate(0.9, 1), candidate(0.1, 20)
 

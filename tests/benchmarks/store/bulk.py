@@ -53,7 +53,7 @@ _FORGET = (
     "delete from collection_statistics where collection_id = %s",
 )
 _LEXEMES = """
-    copy lexeme_statistics (tenant_id, collection_id, lexeme, id, document_frequency) from stdin (format binary)
+    copy lexeme_statistics (tenant_id, collection_id, lexeme, document_frequency) from stdin (format binary)
 """
 _COUNTS = """
     insert into collection_statistics (tenant_id, collection_id, document_count, chunk_count, lexeme_count)
@@ -156,8 +156,8 @@ class Bulk:
             key = place.tenant, place.collection
             self._copy(
                 _LEXEMES,
-                "uuid int8 int4 int8 int4",
-                ((*key, lexeme, 0, count) for lexeme, count in sorted(place.frequencies.items())),
+                "uuid int8 int4 int4",
+                ((*key, lexeme, count) for lexeme, count in sorted(place.frequencies.items())),
             )
             counts = place.document_count, place.chunk_count, place.lexeme_count
             self.connection.execute(_COUNTS, (*key, *counts))

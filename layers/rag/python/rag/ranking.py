@@ -42,7 +42,7 @@ def fuse(
     which share the best BM25 exceeds the second: a chunk that alone has the question's words is seldom wrong. To this
     each chunk gets a twentieth of what the second best chunk of its document has: a document that fits in two places is
     more likely meant. dense: cosine; lexical: BM25 / best BM25. A cosine below zero counts as zero. Equal scores are
-    ordered by chunk id, so the same index gives the same order.
+    ordered by cosine, BM25 and chunk id, so the same index gives the same order.
 
     `depth` is how many chunks each leg put forward. Those that are among the first 50 of neither come after all others,
     so that a longer list begins like a shorter one.
@@ -64,8 +64,8 @@ def reciprocal(
 ) -> list[tuple[Candidate, float]]:
     """Order candidates by reciprocal rank fusion (Cormack et al., 2009; k = 60), best first, with scores in [0, 1].
 
-    The sum of 1 / (60 + rank) over the legs that a candidate is in, divided by what being first in each gives. Scores
-    of the legs play no part; equal sums are ordered by chunk id.
+    The sum of 1 / (60 + rank) over the legs that a candidate is in, divided by what being first in each gives. Equal sums
+    are ordered by the scores of the legs and by chunk id.
     """
     legs = [leg for leg in leg_ranks(candidates, mode=mode, depth=depth).values() if leg is not None]
     most = len(legs) / (_RRF_K + 1)
@@ -148,7 +148,7 @@ def _seconded(scored: Sequence[tuple[Candidate, float]]) -> Iterator[tuple[Candi
 
 
 def _sorted(scored: Iterable[tuple[Candidate, float]]) -> list[tuple[Candidate, float]]:
-    return sorted(scored, key=lambda pair: (-pair[1], pair[0].chunk_id))
+    return sorted(scored, key=lambda pair: (-pair[1], -pair[0].cosine, -pair[0].bm25, pair[0].chunk_id))
 
 
 def _ranks(scores: Iterable[tuple[float, uuid.UUID]], depth: int) -> dict[uuid.UUID, int]:
