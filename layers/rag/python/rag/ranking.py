@@ -64,8 +64,8 @@ def reciprocal(
 ) -> list[tuple[Candidate, float]]:
     """Order candidates by reciprocal rank fusion (Cormack et al., 2009; k = 60), best first, with scores in [0, 1].
 
-    The sum of 1 / (60 + rank) over the legs that a candidate is in, divided by what being first in each gives. Equal sums
-    are ordered by the scores of the legs and by chunk id.
+    The sum of 1 / (60 + rank) over the legs that a candidate is in, divided by what being first in each gives. Equal
+    sums are ordered by the scores of the legs and by chunk id.
     """
     legs = [leg for leg in leg_ranks(candidates, mode=mode, depth=depth).values() if leg is not None]
     most = len(legs) / (_RRF_K + 1)
