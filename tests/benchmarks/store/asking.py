@@ -66,13 +66,14 @@ class Series:
             self._figures[name].append(value)
 
     def summary(self) -> JSON:
-        """p50 and p95 in milliseconds; counts of short lists and foreign rows; means of everything else."""
+        """p50, p95 and the longest in milliseconds; counts of short lists and foreign rows; means of everything else."""
         sums = {name: sum(values) for name, values in self._figures.items()}
         count = len(self.milliseconds)
         return {
             "questions": count,
             "p50": round(median(self.milliseconds), 2),
             "p95": round(quantiles(self.milliseconds, n=20)[-1], 2),
+            "longest": round(max(self.milliseconds), 2),
             **{
                 name: int(value) if name in {"short", "foreign"} else round(value / count, 4)
                 for name, value in sums.items()
