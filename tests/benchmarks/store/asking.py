@@ -66,7 +66,7 @@ class Series:
             self._figures[name].append(value)
 
     def summary(self) -> JSON:
-        """p50, p95 and the longest in milliseconds; counts of short lists and foreign rows; means of everything else."""
+        """p50, p95 and the longest in milliseconds; counts of short lists and foreign rows; means of the rest."""
         sums = {name: sum(values) for name, values in self._figures.items()}
         count = len(self.milliseconds)
         return {
