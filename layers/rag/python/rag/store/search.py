@@ -202,8 +202,8 @@ class Snapshot:
 def rarest(frequencies: Mapping[int, int], budget: int, *, least: int) -> list[int]:
     """The lexemes that tell most, rarest first, as long as they stand in no more than `budget` chunks together.
 
-    As many at least as it takes to stand in `least` chunks: a shorter list would be made full by looking at every chunk,
-    a second at a million. Measured on 32,686 passages: nDCG@10 0.601 with 2,000, exact 0.602 (docs/decisions/0007).
+    As many at least as it takes to stand in `least` chunks: a shorter list would be filled by looking at every chunk,
+    for a second at a million. Measured on 32,686 passages: nDCG@10 0.601 with 2,000, exact 0.602 (docs/decisions/0007).
     """
     chosen: list[int] = []
     reached = 0
