@@ -8,6 +8,7 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,11 +36,12 @@ class Tenant:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A document of the first tenant, as far as the second may guess of it."""
+    """A document and a conversation of the first tenant, as far as the second may guess of them."""
 
     tenant_id: str
     document_id: str
     object_key: str
+    conversation_id: str
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +69,10 @@ def foreign(first: Tenant) -> Foreign:
     first.api.upload(KEY, SECRET.encode(), "cellars")
     for collection in ("vaults", "cellars"):
         first.api.wait_until_ready(collection, {KEY})
-    answer = first.api.post("/v1/query", {"question": QUESTION, "collection": "vaults"}).json()
+    asked = {"question": QUESTION, "collection": "vaults", "conversation": True}
+    answer = first.api.post("/v1/query", asked).json()
     assert "persimmon" in answer["answer"]
-    return Foreign(first.id, document_id, f"{first.id}/vaults/{KEY}")
+    return Foreign(first.id, document_id, f"{first.id}/vaults/{KEY}", answer["conversation_id"])
 
 
 def _search(path: str, field: str) -> Callable[[Tenant, Foreign], None]:
@@ -117,16 +120,27 @@ def _list(attacker: Tenant, foreign: Foreign) -> None:
         assert not _shows(listed, foreign)
 
 
-def _by_id(method: str) -> Callable[[Tenant, Foreign], None]:
+def _by_id(method: str, path: str, of: Callable[[Foreign], str]) -> Callable[[Tenant, Foreign], None]:
     def probe(attacker: Tenant, foreign: Foreign) -> None:
         foreign_reply, absent_reply = (
-            attacker.api.http.request(method, f"/v1/documents/{number}") for number in (foreign.document_id, ABSENT)
+            attacker.api.http.request(method, f"{path}/{number}") for number in (of(foreign), ABSENT)
         )
         for reply in (foreign_reply, absent_reply):
             assert_problem(reply, 404)
-        assert _words(foreign_reply, foreign.document_id) == _words(absent_reply, ABSENT)
+        assert _words(foreign_reply, of(foreign)) == _words(absent_reply, ABSENT)
 
     return probe
+
+
+def _conversations(attacker: Tenant, foreign: Foreign) -> None:
+    assert attacker.api.get("/v1/conversations").json() == {"conversations": []}
+    replies = [
+        attacker.api.post("/v1/query", {"question": QUESTION, "collection": "vaults", "conversation_id": number})
+        for number in (foreign.conversation_id, ABSENT)
+    ]
+    for reply in replies:
+        assert_problem(reply, 404)
+    assert _words(replies[0], foreign.conversation_id) == _words(replies[1], ABSENT)
 
 
 def _upload(attacker: Tenant, foreign: Foreign) -> None:
@@ -155,8 +169,13 @@ PROBES: dict[tuple[str, str], Callable[[Tenant, Foreign], None]] = {
     ("post", "/v1/query"): _search("/v1/query", "question"),
     ("post", "/v1/search"): _search("/v1/search", "query"),
     ("get", "/v1/documents"): _list,
-    ("get", "/v1/documents/{document_id}"): _by_id("GET"),
-    ("delete", "/v1/documents/{document_id}"): _by_id("DELETE"),
+    ("get", "/v1/documents/{document_id}"): _by_id("GET", "/v1/documents", attrgetter("document_id")),
+    ("delete", "/v1/documents/{document_id}"): _by_id("DELETE", "/v1/documents", attrgetter("document_id")),
+    ("get", "/v1/conversations"): _conversations,
+    ("get", "/v1/conversations/{conversation_id}"): _by_id("GET", "/v1/conversations", attrgetter("conversation_id")),
+    ("delete", "/v1/conversations/{conversation_id}"): _by_id(
+        "DELETE", "/v1/conversations", attrgetter("conversation_id")
+    ),
     ("get", "/v1/collections"): _collections,
     ("post", "/v1/collections"): _create_collection,
     ("post", "/v1/documents"): _upload,
@@ -174,6 +193,7 @@ def test_a_foreign_document_is_out_of_reach_by(
     PROBES[route](second, foreign)
     assert first.api.get(f"/v1/documents/{foreign.document_id}").json()["status"] == "ready"
     assert first.api.post("/v1/search", {"query": QUESTION, "collection": "vaults"}).json()["hits"][0]["key"] == KEY
+    assert len(first.api.get(f"/v1/conversations/{foreign.conversation_id}").json()["messages"]) == 2
 
 
 def test_a_presigned_form_writes_its_own_key_and_no_other(
