@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from functions.table import FUNCTIONS, FunctionRow
 from local import environment
 from local.backing import Backing
-from local.environment import FUNCTIONS, Addresses, FunctionRow
+from local.environment import CONCURRENCY, Addresses
 from local.lambda_runtime import Function
 from local.resources import Queues
 from local.runtime_api import RuntimeApi
@@ -27,7 +28,7 @@ class Account:
     def __init__(self, directory: Path, backing: Backing, queues: Queues, settings: Mapping[str, str]) -> None:
         self._scratch = directory / "tmp"
         self._logs = directory / "logs"
-        self._runtime_api = RuntimeApi(ports=sum(row.concurrency for row in FUNCTIONS))
+        self._runtime_api = RuntimeApi(ports=sum(CONCURRENCY.values()))
         token = secrets.token_urlsafe(24)
         self._secrets = SecretsExtension(backing.aws.client("secretsmanager").get_secret_value, token=token)
         addresses = Addresses(
@@ -89,8 +90,8 @@ class Account:
         return Function(
             launch,
             self._runtime_api,
-            function_arn=row.function_arn,
+            function_arn=environment.function_arn(row),
             timeout_seconds=row.timeout_seconds,
             memory_mib=row.memory_mib,
-            concurrency=row.concurrency,
+            concurrency=CONCURRENCY[row],
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from functions.table import OWNER
 from local import environment, resources
 from local.aws_service import Aws
 from local.environment import Model
@@ -113,6 +114,6 @@ class Backing:
         self._on_event("database", time.monotonic() - began)
 
     def _create_owner_and_database(self) -> None:
-        secret = environment.database_secret(environment.OWNER)
+        secret = environment.database_secret(OWNER)
         password = self._aws.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"]
-        self._postgres.create_database(environment.DATABASE, owner=environment.OWNER, password=password)
+        self._postgres.create_database(environment.DATABASE, owner=OWNER, password=password)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from functions.table import FUNCTIONS, FunctionRow
 from local.account import Account
-from local.environment import FUNCTIONS, FunctionRow
 from local.lambda_runtime import ThrottledError
 from local.service import ServiceError
 

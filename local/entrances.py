@@ -6,12 +6,13 @@ import asyncio
 import secrets
 from socket import socket
 
+from functions.table import AUTHORIZE, INGEST, INGEST_BATCH_SIZE, MAINTAIN, QUERY, FunctionRow
 from local import aws
 from local.account import Account
 from local.asgi import LOOPBACK, Server, listen
 from local.authorizer import Authorizer
 from local.aws_service import Aws
-from local.environment import AUTHORIZE, INGEST, INGEST_BATCH_SIZE, MAINTAIN, QUERY, FunctionRow
+from local.environment import CONCURRENCY
 from local.event_source import EventSource
 from local.gateway import Gateway
 from local.invoke_api import InvokeApi
@@ -38,7 +39,7 @@ class Entrances:
                 queue_arn=queue_arn,
                 region=aws.REGION,
                 batch_size=INGEST_BATCH_SIZE,
-                concurrency=row.concurrency,
+                concurrency=CONCURRENCY[row],
             )
 
         self._sources = (

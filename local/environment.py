@@ -1,4 +1,4 @@
-"""Every function in one table: its limits, its database role, and the environment variables that AWS gives it."""
+"""The environment variables that AWS gives a function, and what differs between AWS and this machine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from functions.table import AUTHORIZE, FUNCTIONS, INGEST, MAINTAIN, QUERY, ROLES, FunctionRow, Use
 from local import aws, service
 
 STAGE = "local"
@@ -19,63 +19,14 @@ QUEUE = "rag-local-ingest"
 MAINTENANCE_QUEUE = "rag-local-maintain"
 DEAD_LETTER_QUEUE = "rag-local-ingest-dead-letters"
 DATABASE = "rag"
-OWNER = "rag_owner"
 REDIS_SECRET = "rag/local/redis"  # noqa: S105  (the name of a secret)
 MODEL_SECRET = "rag/local/model"  # noqa: S105  (the name of a secret)
 # More than AWS needs: whoever tries out kill -9 by hand should not fill the dead letters by it.
 MAX_RECEIVES = 8
-INGEST_BATCH_SIZE = 10
+# Sandboxes of a function at once: two cores, where AWS has what the stage grants.
+CONCURRENCY = dict.fromkeys(FUNCTIONS, 1) | {AUTHORIZE: 2, INGEST: 2, QUERY: 4}
 
 _FUNCTIONS = "functions"
-
-
-Use = Literal["bucket", "queue", "maintenance", "cache", "model", "roles"]
-
-
-@dataclass(frozen=True, slots=True)
-class FunctionRow:
-    """One line of the table; `role` is the database role that it connects as, `uses` what else it is told of.
-
-    A `warm` one has a sandbox before its first event (provisioned concurrency); one with `schedule_seconds` is invoked
-    with `{}` so often.
-    """
-
-    name: str
-    timeout_seconds: int
-    memory_mib: int
-    concurrency: int
-    role: str
-    uses: frozenset[Use] = frozenset()
-    warm: bool = False
-    schedule_seconds: int | None = None
-
-    @property
-    def handler(self) -> str:
-        return f"{_FUNCTIONS}.{self.name}.handler.handler"
-
-    @property
-    def function_arn(self) -> str:
-        return f"arn:aws:lambda:{aws.REGION}:{aws.ACCOUNT_ID}:function:{self.name}"
-
-
-INGEST = FunctionRow(
-    "ingest",
-    600,
-    2048,
-    concurrency=2,
-    role="rag_ingest",
-    uses=frozenset({"bucket", "queue", "maintenance", "model"}),
-    warm=True,
-)
-QUERY = FunctionRow(
-    "query", 29, 512, concurrency=4, role="rag_query", uses=frozenset({"bucket", "cache", "model"}), warm=True
-)
-AUTHORIZE = FunctionRow("authorize", 10, 256, concurrency=2, role="rag_authorize", warm=True)
-MIGRATE = FunctionRow("migrate", 300, 256, concurrency=1, role=OWNER, uses=frozenset({"roles", "model"}))
-MAINTAIN = FunctionRow("maintain", 900, 256, concurrency=1, role=OWNER, schedule_seconds=300)
-TENANTS = FunctionRow("tenants", 30, 256, concurrency=1, role="rag_admin", uses=frozenset({"model"}))
-FUNCTIONS = (AUTHORIZE, QUERY, INGEST, MIGRATE, MAINTAIN, TENANTS)
-ROLES = tuple(row.role for row in FUNCTIONS if row.role != OWNER)
 
 # As AWS advises: a message must not come back while its function may still be at work on it.
 QUEUE_VISIBILITY_SECONDS = 6 * INGEST.timeout_seconds
@@ -122,6 +73,10 @@ def local_model(url: str) -> Model:
 def database_secret(role: str) -> str:
     """The id of the secret whose string is this role's password."""
     return f"rag/{STAGE}/database/{role}"
+
+
+def function_arn(row: FunctionRow) -> str:
+    return f"arn:aws:lambda:{aws.REGION}:{aws.ACCOUNT_ID}:function:{row.name}"
 
 
 def settings_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict[str, str]:

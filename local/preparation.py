@@ -7,10 +7,10 @@ import secrets
 import time
 from pathlib import Path
 
+from functions.table import MIGRATE, TENANTS
 from local import service
 from local.account import Account
 from local.backing import OnEvent
-from local.environment import MIGRATE, TENANTS
 
 
 async def prepared(account: Account, directory: Path, on_event: OnEvent) -> dict[str, str]:

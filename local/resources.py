@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
+from functions.table import OWNER, ROLES
 from local import environment
 from local.environment import (
     BUCKET,
@@ -41,7 +42,7 @@ class Queues:
 def create(aws: Clients, *, redis_password: str, model_key: str | None) -> Queues:
     """Bring the account to what this code expects of it; passwords of database roles are made once and kept."""
     vault = aws.client("secretsmanager")
-    for role in (environment.OWNER, *environment.ROLES):
+    for role in (OWNER, *ROLES):
         keep_secret(vault, environment.database_secret(role))
     set_secret(vault, environment.REDIS_SECRET, redis_password)
     if model_key:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import boto3
 import psycopg
 
+from functions.table import QUERY
 from local import aws, environment
 from local.postgres import SUPERUSER
 from rag import ranking, searching, wiring
@@ -111,7 +112,7 @@ class Function:
 
 class _Context:
     function_name, function_version, memory_limit_in_mb = "query", "$LATEST", 512
-    invoked_function_arn, aws_request_id = environment.QUERY.function_arn, "benchmark"
+    invoked_function_arn, aws_request_id = environment.function_arn(QUERY), "benchmark"
 
     def get_remaining_time_in_millis(self) -> int:
         return 29_000
@@ -155,7 +156,7 @@ def analyse(ready: JSON) -> None:
 def database_url(ready: JSON, port: int | None = None) -> str:
     """Where the query function's role reaches the database, with its password."""
     port = port or int((Path(ready["data"]) / "postgres" / "port").read_text())
-    role = environment.QUERY.role
+    role = QUERY.role
     password = _secret(ready, environment.database_secret(role))
     return f"postgresql://{role}:{password}@127.0.0.1:{port}/{environment.DATABASE}"
 

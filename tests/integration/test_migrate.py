@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 
-from local.environment import ROLES
+from functions.table import ROLES
 from local.postgres import Postgres
 from rag import wiring
 from rag.errors import UnavailableError

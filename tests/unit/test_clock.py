@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from functions.table import FunctionRow
 from local import clock
-from local.environment import FunctionRow
 from local.lambda_runtime import ThrottledError
 from local.service import ServiceError
 
@@ -30,8 +30,8 @@ class Account:
 def test_a_scheduled_function_is_invoked_again_and_again_even_after_it_failed(
     monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    rows = [FunctionRow(name, 1, 128, 1, "role", schedule_seconds=seconds) for name, seconds in (("a", 0), ("b", None))]
-    soon = FunctionRow("soon", 1, 128, 1, "role", schedule_seconds=1)
+    rows = [FunctionRow(name, 1, 128, "role", schedule_seconds=seconds) for name, seconds in (("a", 0), ("b", None))]
+    soon = FunctionRow("soon", 1, 128, "role", schedule_seconds=1)
     monkeypatch.setattr(clock, "FUNCTIONS", [*rows, soon])
     account: Any = Account(failure)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from functions.table import FUNCTIONS, INGEST, FunctionRow
 from local import environment, shell
 from local.aws import Credentials
-from local.environment import FUNCTIONS, Addresses, FunctionRow, Model
+from local.environment import Addresses, Model
 from local.service import ServiceError
 from rag.settings import PREFIX, Settings
 
@@ -62,4 +63,4 @@ def test_a_real_model_is_described_in_numbers() -> None:
 
 
 def test_a_document_cannot_take_all_the_memory_of_its_function() -> None:
-    assert environment.INGEST.memory_mib >= 2 * Settings().parse_memory_mib
+    assert INGEST.memory_mib >= 2 * Settings().parse_memory_mib

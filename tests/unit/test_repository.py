@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import rag
+from functions.table import FUNCTIONS
 from local import environment
 from local.aws import Credentials
 from rag.settings import PREFIX, Settings
@@ -103,7 +104,7 @@ def test_every_relative_link_of_the_documentation_leads_somewhere() -> None:
 
 def test_a_function_is_a_function_everywhere() -> None:
     functions = folders("functions")
-    assert functions == {row.name for row in environment.FUNCTIONS}
+    assert functions == {row.name for row in FUNCTIONS}
     assert functions == folders("events")
     for name in functions:
         assert (ROOT / "functions" / name / "handler.py").is_file()
@@ -123,7 +124,7 @@ def test_the_laptop_sets_only_what_can_be_set() -> None:
         "http://aws", "http://queue", "http://maintenance", 1, 2, 3, "token", Credentials("id", "secret")
     )
     model = environment.local_model("http://model/v1")
-    for row in environment.FUNCTIONS:
+    for row in FUNCTIONS:
         given = environment.environment_of(row, addresses, model)
         assert {name for name in given if name.startswith(PREFIX)} <= every
         Settings.from_environment(given)

@@ -1,0 +1,46 @@
+"""Every function in one table: its limits, its database role, and what it is told of, on AWS and on a laptop alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+OWNER = "rag_owner"
+# Messages that ingest gets at once, at most.
+INGEST_BATCH_SIZE = 10
+
+Use = Literal["bucket", "queue", "maintenance", "cache", "model", "roles"]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRow:
+    """One line of the table; `role` is the database role that it connects as, `uses` what else it is told of.
+
+    A `warm` one has a sandbox before its first event where the stage pays for it (provisioned concurrency or
+    SnapStart); one with `schedule_seconds` is invoked with `{}` so often.
+    """
+
+    name: str
+    timeout_seconds: int
+    memory_mib: int
+    role: str
+    uses: frozenset[Use] = frozenset()
+    warm: bool = False
+    schedule_seconds: int | None = None
+
+    @property
+    def handler(self) -> str:
+        return f"functions.{self.name}.handler.handler"
+
+
+INGEST = FunctionRow(
+    "ingest", 600, 2048, "rag_ingest", uses=frozenset({"bucket", "queue", "maintenance", "model"}), warm=True
+)
+# A second less than a REST API waits for an answer.
+QUERY = FunctionRow("query", 28, 512, "rag_query", uses=frozenset({"bucket", "cache", "model"}), warm=True)
+AUTHORIZE = FunctionRow("authorize", 10, 256, "rag_authorize", warm=True)
+MIGRATE = FunctionRow("migrate", 300, 256, OWNER, uses=frozenset({"roles", "model"}))
+MAINTAIN = FunctionRow("maintain", 900, 256, OWNER, schedule_seconds=300)
+TENANTS = FunctionRow("tenants", 30, 256, "rag_admin", uses=frozenset({"model"}))
+FUNCTIONS = (AUTHORIZE, QUERY, INGEST, MIGRATE, MAINTAIN, TENANTS)
+ROLES = tuple(row.role for row in FUNCTIONS if row.role != OWNER)
