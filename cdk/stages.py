@@ -1,0 +1,128 @@
+"""The environments: three frozen rows, and the only place where they differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One environment. Sizes in GiB, retention in days, money in US dollars a month.
+
+    What is a person's or a company's own (domain, addresses, repository) is empty unless its row gives it.
+    """
+
+    name: Literal["dev", "staging", "prod"]
+
+    # Network: isolated subnets for data, private ones for functions, in so many zones.
+    zones: int = 2
+    nat: Literal["instance", "gateways"] = "instance"
+    interface_endpoints: bool = False
+    flow_log_days: int = 7
+
+    # Data
+    database_class: str = "t4g.micro"
+    database_gib: int = 20
+    database_max_gib: int = 100
+    database_multi_az: bool = False
+    database_connections: int = 80
+    database_proxy: bool = False
+    database_replica: bool = False
+    enhanced_monitoring: bool = False
+    recovery_days: int = 7
+    cache: Literal["serverless", "nodes"] = "serverless"
+    cache_class: str = "cache.t4g.micro"
+    cache_nodes: int = 1
+    own_keys: bool = False
+    protected: bool = False
+    access_logs: bool = False
+    noncurrent_days: int = 7
+
+    # Service
+    log_days: int = 7
+    snap_start: bool = False
+    reserve_concurrency: bool = False
+    query_concurrency: int = 10
+    ingest_concurrency: int = 2
+    permissions_boundary: bool = False
+    code_signing: bool = False
+    canary: bool = False
+    waf: bool = False
+    requests_per_second: int = 20
+    burst: int = 40
+    domain: str = ""
+    hosted_zone_id: str = ""
+    certificate_arn: str = ""
+    cors_origins: tuple[str, ...] = ()
+    allowed_cidrs: tuple[str, ...] = ()
+    model_url: str = "https://api.openai.com/v1"
+
+    # Watching and paying
+    alarm_email: str = ""
+    budget_usd: int = 50
+
+    # Delivery: owner/name of the repository whose workflow may deploy; empty: nobody by OpenID Connect.
+    github_repository: str = ""
+
+    # What an account may have already, or not want
+    bastion: bool = False
+    copy_backups_to: str = ""
+    account_guards: bool = False
+
+
+DEV = Stage("dev")
+STAGING = Stage(
+    "staging",
+    nat="gateways",
+    interface_endpoints=True,
+    flow_log_days=30,
+    database_class="t4g.medium",
+    database_gib=50,
+    database_max_gib=500,
+    database_connections=300,
+    database_proxy=True,
+    enhanced_monitoring=True,
+    recovery_days=14,
+    cache="nodes",
+    cache_nodes=2,
+    own_keys=True,
+    protected=True,
+    access_logs=True,
+    noncurrent_days=30,
+    log_days=30,
+    snap_start=True,
+    reserve_concurrency=True,
+    query_concurrency=50,
+    ingest_concurrency=5,
+    permissions_boundary=True,
+    waf=True,
+    requests_per_second=50,
+    burst=100,
+    budget_usd=400,
+)
+PROD = replace(
+    STAGING,
+    name="prod",
+    zones=3,
+    flow_log_days=365,
+    database_class="m7g.large",
+    database_gib=100,
+    database_max_gib=2000,
+    database_multi_az=True,
+    database_connections=800,
+    database_replica=True,
+    recovery_days=35,
+    cache_class="cache.m7g.large",
+    noncurrent_days=35,
+    log_days=365,
+    query_concurrency=200,
+    ingest_concurrency=20,
+    code_signing=True,
+    canary=True,
+    requests_per_second=200,
+    burst=400,
+    budget_usd=1200,
+    account_guards=True,
+)
+STAGES = (DEV, STAGING, PROD)
