@@ -18,6 +18,7 @@ from local.cli.output import is_terminal, note, one_line, plural, table
 from local.cli.remote import Session, remote
 from local.evaluation import metrics
 from local.evaluation.collection import AskedOfFile, CollectionError, TestCollection, read, read_questions
+from local.evaluation.language import likely_language
 
 T = TypeVar("T")
 Figures = dict[str, dict[str, float | None]]
@@ -31,7 +32,7 @@ ANSWER_HITS = 5
 EPILOG = """\b
 Examples:
   rag eval scifact/                          # corpus.jsonl, queries.jsonl, qrels.tsv
-  rag eval xquad-es/ --language spanish --json > figures.json
+  rag eval xquad-es/ --json > figures.json
   rag eval scifact/ --gate figures.json      # exit 1 when a figure fell
   rag eval questions.jsonl --documents docs/ # {"file", "question", "answer_substring", "page"}
 """
@@ -47,8 +48,9 @@ async def evaluate(
         typer.Option("--collection", metavar="NAME", help="Search this one. [default: DIR's own, or `default`]"),
     ] = None,
     language: Annotated[
-        str, typer.Option("--language", metavar="NAME", help="Of the collection, when it is made.")
-    ] = "english",
+        str | None,
+        typer.Option("--language", metavar="NAME", help="Of the collection, when it is made. [default: DIR's]"),
+    ] = None,
     documents: Annotated[
         Path | None, typer.Option("--documents", metavar="DIR", help="With FILE: put these documents in first.")
     ] = None,
@@ -65,8 +67,9 @@ async def evaluate(
     """Measure how well documents are found.
 
     For a folder in BEIR layout each record becomes a document that goes in as any other does, in a collection named
-    after the folder and its content; what is there already is not put again. Every query is then searched lexically,
-    densely and both: nDCG@10, Recall@10, Recall@100 and MRR@10. A document's rank is that of its best passage.
+    after the folder and its content, in their language; what is there already is not put again. Every query is then
+    searched lexically, densely and both: nDCG@10, Recall@10, Recall@100 and MRR@10. A document's rank is that of its
+    best passage.
 
     For a question file: how often the answer stands in the first five passages, how often on the right page, and how
     often an unanswerable question is rightly not answered.
@@ -87,11 +90,11 @@ async def evaluate(
 
 
 async def _test_collection(
-    session: Session, folder: Path, collection: str | None, language: str, timeout_seconds: float
+    session: Session, folder: Path, collection: str | None, language: str | None, timeout_seconds: float
 ) -> Figures:
     given = read(folder)
     name = collection or _name(folder, given)
-    await session.client.call("POST", "/v1/collections", body={"name": name, "language": language})
+    await _make(session, name, language, given)
     if given.empty:
         note(f"{plural(len(given.empty), 'record')} without a word left out: {', '.join(given.empty[:5])}")
     await _put(session, given.documents, name, timeout_seconds)
@@ -105,6 +108,17 @@ async def _test_collection(
         await _all(session, f"{mode} search", one, given.queries)
         figures[mode] = dict(metrics.summary(ranked, given.judgements))
     return figures
+
+
+async def _make(session: Session, name: str, language: str | None, given: TestCollection) -> None:
+    """Make the collection; one that is there already keeps its language unless another is asked for, which fails."""
+    there = (await session.client.call("GET", "/v1/collections"))["collections"]
+    if language is None and name in [collection["name"] for collection in there]:
+        return
+    if language is None:
+        language = likely_language(given.documents.values())
+        note(f"The documents are taken for {language}; say --language if they are not")
+    await session.client.call("POST", "/v1/collections", body={"name": name, "language": language})
 
 
 async def _ranked(session: Session, given: TestCollection, collection: str, query: str, mode: str) -> list[str]:
