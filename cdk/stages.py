@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from aws_cdk import RemovalPolicy
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -38,6 +40,7 @@ class Stage:
     protected: bool = False
     access_logs: bool = False
     noncurrent_days: int = 7
+    lock_backups: bool = False
 
     # Service
     log_days: int = 7
@@ -65,10 +68,16 @@ class Stage:
     # Delivery: owner/name of the repository whose workflow may deploy; empty: nobody by OpenID Connect.
     github_repository: str = ""
 
-    # What an account may have already, or not want
+    # What an account may have already, or not want. The copies go to a vault elsewhere, given by its ARN.
+    github_provider: bool = True
     bastion: bool = False
     copy_backups_to: str = ""
     account_guards: bool = False
+
+    @property
+    def removal(self) -> RemovalPolicy:
+        """What becomes of data whose resource leaves its stack; a failed first deployment leaves nothing behind."""
+        return RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if self.protected else RemovalPolicy.DESTROY
 
 
 DEV = Stage("dev")
@@ -115,6 +124,7 @@ PROD = replace(
     recovery_days=35,
     cache_class="cache.m7g.large",
     noncurrent_days=35,
+    lock_backups=True,
     log_days=365,
     query_concurrency=200,
     ingest_concurrency=20,
