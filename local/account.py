@@ -1,10 +1,9 @@
-"""The functions of the account, on one Runtime API and one secrets extension."""
+"""The functions of the account, on one Runtime API."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,6 @@ from local.lambda_runtime import Function
 from local.resources import Queues
 from local.runtime_api import RuntimeApi
 from local.sandbox import Launch
-from local.secrets_extension import SecretsExtension
 from local.service import ServiceError
 
 
@@ -29,16 +27,12 @@ class Account:
         self._scratch = directory / "tmp"
         self._logs = directory / "logs"
         self._runtime_api = RuntimeApi(ports=sum(CONCURRENCY.values()))
-        token = secrets.token_urlsafe(24)
-        self._secrets = SecretsExtension(backing.aws.client("secretsmanager").get_secret_value, token=token)
         addresses = Addresses(
             aws_url=backing.aws.url,
             queue_url=queues.url,
             maintenance_queue_url=queues.maintenance_url,
             postgres_port=backing.postgres_port,
             redis_port=backing.redis_port,
-            secrets_port=self._secrets.port,
-            session_token=token,
             aws_credentials=backing.aws.credentials,
         )
         self.functions: Mapping[str, Function] = {
@@ -51,14 +45,14 @@ class Account:
 
     async def open(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)  # of sandboxes that were killed together with their supervisor
-        await asyncio.gather(self._runtime_api.open(), self._secrets.open())
+        await self._runtime_api.open()
 
     async def close(self, *, drain_seconds: float) -> None:
         """Let running invocations finish for so long, then kill every sandbox."""
         functions = self.functions.values()
         await asyncio.gather(*(function.drain(timeout_seconds=drain_seconds) for function in functions))
         await asyncio.gather(*(function.close() for function in functions))
-        await asyncio.gather(self._runtime_api.close(), self._secrets.close())
+        await self._runtime_api.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     async def call(self, row: FunctionRow, event: Any) -> Any:

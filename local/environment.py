@@ -47,15 +47,13 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where everything is; with `session_token` a function shows the secrets extension who it is."""
+    """Where everything is, and with which credentials a function reaches it."""
 
     aws_url: str
     queue_url: str
     maintenance_queue_url: str
     postgres_port: int
     redis_port: int
-    secrets_port: int
-    session_token: str
     aws_credentials: aws.Credentials
 
 
@@ -84,6 +82,7 @@ def settings_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict[st
     every = {
         "RAG_STAGE": STAGE,
         "RAG_DATABASE_URL": f"postgresql://{row.role}@127.0.0.1:{addresses.postgres_port}/{DATABASE}",
+        "RAG_DATABASE_AUTH": "password",
         "RAG_DATABASE_SECRET": database_secret(row.role),
     }
     optional: dict[Use, dict[str, str]] = {
@@ -92,7 +91,10 @@ def settings_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict[st
         "maintenance": {"RAG_MAINTENANCE_QUEUE_URL": addresses.maintenance_queue_url},
         "cache": {"RAG_REDIS_URL": f"redis://127.0.0.1:{addresses.redis_port}/0", "RAG_REDIS_SECRET": REDIS_SECRET},
         "model": _model_settings(model),
-        "roles": {"RAG_ROLE_SECRETS": json.dumps({role: database_secret(role) for role in ROLES})},
+        "roles": {
+            "RAG_ROLE_SECRETS": json.dumps({role: database_secret(role) for role in ROLES}),
+            "RAG_IAM_ROLES": "[]",
+        },
     }
     return every | {name: value for use in sorted(row.uses) for name, value in optional[use].items()}
 
@@ -118,8 +120,6 @@ def environment_of(
     """
     return {
         **aws.environment(addresses.aws_url, addresses.aws_credentials),
-        "AWS_SESSION_TOKEN": addresses.session_token,
-        "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": str(addresses.secrets_port),
         "AWS_LAMBDA_FUNCTION_NAME": row.name,
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(row.memory_mib),

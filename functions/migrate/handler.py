@@ -15,12 +15,13 @@ logger = telemetry.logger()
 
 @logger.inject_lambda_context
 def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (Lambda's signature)
-    """Apply new migrations, set the roles' passwords, make the embedding space known; harmless when run again."""
+    """Apply new migrations, let the roles log in, make the embedding space known; harmless when run again."""
     settings = wiring.settings()
-    password = wiring.secret(settings.database_secret)
+    password = wiring.password(settings.database_secret)
     applied = migrations.migrate(settings.database_url, password)
-    passwords = {role: wiring.secret(name) for role, name in settings.role_secrets.items()}
+    passwords = {role: wiring.password(name) for role, name in settings.role_secrets.items()}
     migrations.set_passwords(settings.database_url, passwords, password)
+    migrations.grant_iam(settings.database_url, settings.iam_roles, password)
     migrations.ensure_space(settings.database_url, wiring.embedding_space(), password)
     logger.info("migrated", applied=applied)
     return {"applied": applied}

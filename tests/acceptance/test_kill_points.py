@@ -67,7 +67,6 @@ class IngestProcess:
             **self.aws.environment,
             "PATH": os.defpath,
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "layers/rag/python")]),
-            "AWS_SESSION_TOKEN": "token",
             "RAG_DATABASE_URL": self.database.dsn("rag_ingest"),
             "RAG_BUCKET": BUCKET,
             "RAG_MODEL_URL": self.model.url,

@@ -167,7 +167,6 @@ def deployed(database: Any, aws: Any, redis_url: str) -> Iterator[Deployment]:
     with fake_model.serving(FakeModel(SPACE.dimensions)) as model:
         settings = {
             **aws.environment,
-            "AWS_SESSION_TOKEN": "token",
             "RAG_BUCKET": BUCKET,
             "RAG_REDIS_URL": redis_url,
             "RAG_MODEL_URL": model.url,

@@ -1,4 +1,4 @@
-"""An empty database becomes this code's, through the migrate handler and the secrets extension's protocol."""
+"""An empty database becomes this code's, through the migrate handler and Secrets Manager's protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
@@ -22,19 +21,18 @@ from rag.errors import UnavailableError
 from rag.migrations import MigrationError
 from tests.integration.deployment import Context, forget_wiring, sample
 
-TOKEN = "session token"
 OWNER_SECRET = "rag/test/rag_owner"
 
 
 @contextmanager
-def extension(held: dict[str, str]) -> Iterator[int]:
-    """The AWS Parameters and Secrets extension's one call; the port that it listens on."""
+def vault(held: dict[str, str]) -> Iterator[int]:
+    """Secrets Manager's one call; the port that it listens on."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            url = urlsplit(self.path)
-            secret = held.get(parse_qs(url.query).get("secretId", [""])[0])
-            known = url.path == "/secretsmanager/get" and self.headers["X-Aws-Parameters-Secrets-Token"] == TOKEN
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            secret = held.get(asked["SecretId"])
+            known = self.headers["X-Amz-Target"] == "secretsmanager.GetSecretValue" and self.headers["Authorization"]
             self.send_response(200 if known and secret else 400)
             self.end_headers()
             self.wfile.write(json.dumps({"SecretString": secret}).encode())
@@ -66,15 +64,17 @@ def passwords(fresh: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict
     name = f"rag_{secrets.token_hex(4)}"
     held = {f"rag/test/{role}": secrets.token_urlsafe(12) for role in ("rag_owner", *ROLES)}
     fresh.create_database(name, owner="rag_owner", password=held[OWNER_SECRET])
-    with extension(held) as port:
+    with vault(held) as port:
         environment = {
             "RAG_DATABASE_URL": fresh.dsn("rag_owner", name),
             "RAG_DATABASE_SECRET": OWNER_SECRET,
             "RAG_ROLE_SECRETS": json.dumps({role: f"rag/test/{role}" for role in ROLES}),
             "RAG_EMBEDDING_MODEL": "fake",
             "RAG_EMBEDDING_DIMENSIONS": "4",
-            "AWS_SESSION_TOKEN": TOKEN,
-            "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": str(port),
+            "AWS_ACCESS_KEY_ID": "id",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         }
         for variable, value in environment.items():
             monkeypatch.setenv(variable, value)
@@ -145,6 +145,47 @@ def test_a_secret_that_cannot_be_read_is_named(passwords: dict[str, str]) -> Non
         migrate()
     passwords["rag/test/rag_admin"] = "now it is there"
     migrate()
+
+
+def test_a_role_that_logs_in_by_iam_becomes_a_member_of_rds_iam_and_gets_no_password(
+    fresh: Postgres, passwords: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(fresh.dsn(), autocommit=True) as superuser:
+        # As on RDS: the master user may grant it, and is no superuser.
+        superuser.execute("create role rds_iam")
+        superuser.execute("grant rds_iam to rag_owner with admin true, inherit false, set false")
+        try:
+            monkeypatch.setenv("RAG_IAM_ROLES", json.dumps(ROLES))
+            monkeypatch.setenv("RAG_ROLE_SECRETS", "")
+            for _ in range(2):
+                forget_wiring()
+                migrate()
+            members = "select pg_get_userbyid(member) from pg_auth_members where roleid = 'rds_iam'::regrole"
+            assert {role for (role,) in superuser.execute(members)} == {"rag_owner", *ROLES}
+        finally:
+            superuser.execute("drop role rds_iam")
+
+
+@pytest.mark.usefixtures("passwords")
+def test_a_role_cannot_log_in_by_iam_where_the_server_is_not_rds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAG_IAM_ROLES", '["rag_query"]')
+    forget_wiring()
+    with pytest.raises(MigrationError, match="no role rds_iam"):
+        migrate()
+
+
+def test_the_password_of_the_owner_may_be_in_a_secret_as_rds_keeps_it(passwords: dict[str, str]) -> None:
+    passwords[OWNER_SECRET] = json.dumps({"username": "rag_owner", "password": passwords[OWNER_SECRET]})
+    assert migrate()["applied"]
+
+
+@pytest.mark.usefixtures("passwords")
+def test_the_owner_is_no_more_than_the_master_user_of_rds(fresh: Postgres) -> None:
+    privileges = (
+        "select rolsuper, rolbypassrls, rolreplication, rolcreaterole from pg_roles where rolname = 'rag_owner'"
+    )
+    with psycopg.connect(fresh.dsn()) as superuser:
+        assert superuser.execute(privileges.encode()).fetchall() == [(False, False, False, True)]
 
 
 @pytest.mark.usefixtures("passwords")

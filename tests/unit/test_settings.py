@@ -45,4 +45,4 @@ def test_the_documentation_lists_every_setting_with_its_default_and_meaning() ->
 
 
 def _default(value: object) -> str:
-    return "" if value in ("", None, {}) else f"`{value}`"
+    return "" if value in ("", None, {}, []) else f"`{value}`"

@@ -72,6 +72,22 @@ def set_passwords(url: str, passwords: Mapping[str, str], password: str | None =
             )
 
 
+def grant_iam(url: str, roles: Sequence[str], password: str | None = None) -> None:
+    """Have RDS ask these roles for a token of AWS's in place of a password.
+
+    MigrationError when the server is none of RDS's. Source: RDS user guide, "Creating a database account using IAM
+    authentication".
+    """
+    if not roles:
+        return
+    with _connected(url, password) as connection:
+        if connection.execute("select from pg_roles where rolname = 'rds_iam'").fetchone() is None:
+            msg = "the server has no role rds_iam: roles log in by IAM only on RDS with IAM database authentication"
+            raise MigrationError(msg)
+        for role in roles:
+            connection.execute(sql.SQL("grant rds_iam to {}").format(sql.Identifier(role)))
+
+
 def _connected(url: str, password: str | None) -> psycopg.Connection[Any]:
     return psycopg.connect(url, password=password, autocommit=True, connect_timeout=CONNECT_SECONDS)
 

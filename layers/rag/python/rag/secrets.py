@@ -1,6 +1,6 @@
-"""Secrets, by the AWS Parameters and Secrets extension's protocol on localhost: no SDK, cached by the extension.
+"""Secrets Manager, by its one call that functions make: no SDK, and nothing is kept that was rotated since.
 
-Source: AWS Secrets Manager user guide, "Use AWS Secrets Manager secrets in AWS Lambda functions".
+Source: AWS Secrets Manager API reference, "GetSecretValue"; decision 14 says why not by the Lambda extension.
 """
 
 from __future__ import annotations
@@ -9,50 +9,78 @@ import http.client
 import json
 import os
 from dataclasses import dataclass
-from urllib.parse import quote
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
+from rag import identity
 from rag.errors import UnavailableError
+from rag.signing import signed
 
 TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """Reads through the extension at `port`, with the session token that the platform gave this sandbox."""
+    """Reads from the endpoint as the role of this function."""
 
-    port: int
-    token: str
+    endpoint: str
+    region: str
 
     @classmethod
     def from_environment(cls) -> Secrets:
-        port = int(os.environ.get("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", "2773"))
-        return cls(port, os.environ.get("AWS_SESSION_TOKEN", ""))
+        """The region's endpoint, unless the SDKs' own variable names another."""
+        region = os.environ.get("AWS_REGION", "")
+        suffix = ".cn" if region.startswith("cn-") else ""
+        return cls(os.environ.get("AWS_ENDPOINT_URL", f"https://secretsmanager.{region}.amazonaws.com{suffix}"), region)
 
     def get(self, secret: str) -> str:
-        """Return the secret's string, by id or ARN; UnavailableError when it cannot be read."""
-        connection = http.client.HTTPConnection("localhost", self.port, timeout=TIMEOUT_SECONDS)
+        """Return the secret's string, by name or ARN; UnavailableError when it cannot be read."""
+        status, body = self._ask(json.dumps({"SecretId": secret}).encode())
+        if status != http.client.OK:
+            msg = f"the secret {secret} cannot be read (status {status})"
+            raise UnavailableError(msg)
         try:
-            connection.request(
-                "GET",
-                f"/secretsmanager/get?secretId={quote(secret, safe='')}",
-                headers={"X-Aws-Parameters-Secrets-Token": self.token},
-            )
+            return str(json.loads(body)["SecretString"])
+        except (ValueError, KeyError, TypeError) as error:
+            msg = f"the secret {secret} holds no string"
+            raise UnavailableError(msg) from error
+
+    def password(self, secret: str) -> str:
+        """Return the password that it holds: the `password` of a JSON object, as RDS keeps one, or else all of it."""
+        text = self.get(secret)
+        try:
+            held = json.loads(text)
+        except ValueError:
+            return text
+        if not isinstance(held, dict):
+            return text
+        if not isinstance(held.get("password"), str):
+            msg = f"the secret {secret} is a JSON object without a password"
+            raise UnavailableError(msg)
+        return str(held["password"])
+
+    def _ask(self, body: bytes) -> tuple[int, bytes]:
+        url = urlsplit(self.endpoint)
+        headers = signed(
+            {
+                "host": url.netloc,
+                "content-type": "application/x-amz-json-1.1",
+                "x-amz-target": "secretsmanager.GetSecretValue",
+            },
+            body,
+            service="secretsmanager",
+            region=self.region,
+            credentials=identity.credentials(os.environ),
+            at=datetime.now(UTC),
+        )
+        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        connection = kind(url.netloc, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.request("POST", "/", body, headers)
             response = connection.getresponse()
-            body = response.read()
+            return response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
-            msg = "the secrets extension does not answer"
+            msg = "Secrets Manager does not answer"
             raise UnavailableError(msg) from error
         finally:
             connection.close()
-        if response.status != http.client.OK:
-            msg = f"the secret {secret} cannot be read (status {response.status})"
-            raise UnavailableError(msg)
-        return _string(secret, body)
-
-
-def _string(secret: str, body: bytes) -> str:
-    try:
-        return str(json.loads(body)["SecretString"])
-    except (ValueError, KeyError, TypeError) as error:
-        msg = f"the secret {secret} holds no string"
-        raise UnavailableError(msg) from error

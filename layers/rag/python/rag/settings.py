@@ -20,11 +20,17 @@ class Settings(BaseModel):
 
     stage: str = Field("local", description="Name of the deployment: local, dev, staging or prod.")
     database_url: str = Field("", description="PostgreSQL URL of this function's own role, without a password.")
-    database_secret: str = Field("", description="Secret (id or ARN) whose string is the password of that role.")
+    database_auth: Literal["password", "iam"] = Field(
+        "password", description="What that role logs in with: password (of a secret), or iam (a token of AWS's)."
+    )
+    database_secret: str = Field("", description="Secret (name or ARN) that holds the password of that role.")
     redis_url: str = Field("", description="Redis or Valkey URL without a password; empty: only the in-process cache.")
-    redis_secret: str = Field("", description="Secret whose string is the cache's password; empty: none is sent.")
+    redis_secret: str = Field("", description="Secret that holds the cache's password; empty: none is sent.")
     role_secrets: dict[str, str] = Field(
         default_factory=dict, description="JSON of database role to the secret with its password; for migrate only."
+    )
+    iam_roles: list[str] = Field(
+        default_factory=list, description="JSON list of the database roles that log in by IAM; for migrate only."
     )
     bucket: str = Field("", description="Bucket of the documents; objects are named <tenant>/<collection>/<key>.")
     queue_url: str = Field("", description="Queue of the bucket's events; for ingest only.")
@@ -71,7 +77,7 @@ class Settings(BaseModel):
         taken = {name[len(PREFIX) :].lower(): value for name, value in environment.items() if name.startswith(PREFIX)}
         return cls.model_validate({name: value for name, value in taken.items() if value != ""})
 
-    @field_validator("role_secrets", mode="before")
+    @field_validator("role_secrets", "iam_roles", mode="before")
     @classmethod
     def _from_json(cls, value: object) -> object:
         return json.loads(value) if isinstance(value, str) else value

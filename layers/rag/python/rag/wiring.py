@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from rag.settings import Settings
 from rag.types import EmbeddingSpace
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from rag.store.maintenance import IndexMaintenance
     from rag.store.search import SearchStore
     from rag.store.weights import WeightMaintenance
+
+DATABASE_PORT = 5432  # where the URL names none
 
 
 def preload(*, model: bool) -> None:
@@ -51,6 +55,30 @@ def secret(name: str) -> str:
     return Secrets.from_environment().get(name) if name else ""
 
 
+def password(name: str) -> str:
+    """Return the password that a secret holds, or nothing where none is named."""
+    from rag.secrets import Secrets  # noqa: PLC0415
+
+    return Secrets.from_environment().password(name) if name else ""
+
+
+def database_password() -> str:
+    """Return what this function's role connects with now: its secret's password, or a token of AWS's own."""
+    if settings().database_auth == "password":
+        return password(settings().database_secret)
+    from rag import identity, signing  # noqa: PLC0415
+
+    url = urlsplit(settings().database_url)
+    return signing.connect_token(
+        url.hostname or "",
+        url.port or DATABASE_PORT,
+        unquote(url.username or ""),
+        region=os.environ["AWS_REGION"],
+        credentials=identity.credentials(os.environ),
+        at=datetime.now(UTC),
+    )
+
+
 def embedding_space() -> EmbeddingSpace:
     return EmbeddingSpace(settings().embedding_model, settings().embedding_dimensions)
 
@@ -59,7 +87,7 @@ def embedding_space() -> EmbeddingSpace:
 def database() -> Database:
     from rag.store.database import Database  # noqa: PLC0415
 
-    return Database(settings().database_url, lambda: secret(settings().database_secret))
+    return Database(settings().database_url, database_password)
 
 
 @cache
@@ -97,7 +125,7 @@ def index_maintenance() -> IndexMaintenance:
 
     return IndexMaintenance(
         settings().database_url,
-        lambda: secret(settings().database_secret),
+        database_password,
         threshold=settings().index_chunks,
         memory_mib=settings().index_memory_mib,
     )
@@ -150,7 +178,7 @@ def answer_cache() -> Cache:
     from rag.cache import Cache  # noqa: PLC0415
 
     return Cache(
-        settings().redis_url, lambda: secret(settings().redis_secret), ttl_seconds=settings().cache_ttl_seconds
+        settings().redis_url, lambda: password(settings().redis_secret), ttl_seconds=settings().cache_ttl_seconds
     )
 
 
