@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3
 BACKOFF_SECONDS = 0.25
+# Of the kernel: sandboxes that are restored from one snapshot would share the state of any other.
+_JITTER = random.SystemRandom()
 
 T = TypeVar("T")
 
@@ -107,7 +109,7 @@ class LLM:
                 return self._before(deadline, self._threads.submit(call, deadline.within(120)))
             except Exception as error:
                 retry_after = _retry_after(error)
-                pause = random.uniform(0, BACKOFF_SECONDS * 2**attempt) if retry_after is None else retry_after  # noqa: S311 (jitter)
+                pause = _JITTER.uniform(0, BACKOFF_SECONDS * 2**attempt) if retry_after is None else retry_after
                 if attempt == ATTEMPTS or not _worth_a_retry(error) or pause >= deadline.remaining():
                     raise _typed(error) from error
                 time.sleep(pause)

@@ -178,10 +178,27 @@ class Database:
     def _open(self) -> psycopg.Connection[Row]:
         if self._connection is None or self._connection.closed:
             try:
-                self._connection = connect(self._url, self._password() or None)
+                self._connection = log_in(self._url, self._password)
             except _LOST as error:
                 raise _LostError(error) from error
         return self._connection
+
+
+def log_in(url: str, password: Callable[[], str]) -> psycopg.Connection[Row]:
+    """Connect with the `password` of now; where it is refused, once more with the one of then: it may be a new one.
+
+    UnavailableError when both are refused, psycopg.OperationalError when there is nobody to refuse it.
+    """
+    for _ in range(2):
+        try:
+            return connect(url, password() or None)
+        except psycopg.OperationalError as error:
+            # libpq tells no SQLSTATE of a connection that fails, but whether the server had asked for a password.
+            if error.pgconn is None or not error.pgconn.used_password:
+                raise
+            refusal = error
+    msg = "the database refuses the login of this function's role"
+    raise UnavailableError(msg) from refusal
 
 
 def connect(url: str, password: str | None = None) -> psycopg.Connection[Row]:

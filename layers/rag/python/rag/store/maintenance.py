@@ -17,7 +17,7 @@ from psycopg import sql
 
 from rag.deadline import Deadline
 from rag.errors import UnavailableError
-from rag.store.database import Row, connect
+from rag.store.database import Row, log_in
 
 VECTORS, LEXEMES = "embeddings_of_", "chunks_of_"
 # A collection that shrinks keeps its indexes for a while: at the threshold it would make and drop them in turn.
@@ -103,7 +103,7 @@ class IndexMaintenance:
     @contextmanager
     def _alone(self) -> Iterator[psycopg.Connection[Row] | None]:
         """The connection, or None while another run has the lock; an index that a dead run began holds it as well."""
-        with connect(self.url, self.password() or None) as connection:
+        with log_in(self.url, self.password) as connection:
             [(alone, *_)] = connection.execute(_BEGIN, {"memory": f"{self.memory_mib}MB"}).fetchall()
             yield connection if alone else None
 
