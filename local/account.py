@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from functions.table import FUNCTIONS, FunctionRow
-from local import environment
+from local import code, environment
 from local.backing import Backing
+from local.code import Code
 from local.environment import CONCURRENCY, Addresses
 from local.lambda_runtime import Function
 from local.resources import Queues
@@ -21,9 +22,19 @@ from local.service import ServiceError
 
 
 class Account:
-    """`functions` by name; their sandboxes start with the first events and see the user's own `settings` too."""
+    """`functions` by name; their sandboxes start with the first events and see the user's own `settings` too.
 
-    def __init__(self, directory: Path, backing: Backing, queues: Queues, settings: Mapping[str, str]) -> None:
+    Functions run out of the repository but for those whose code is given.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        backing: Backing,
+        queues: Queues,
+        settings: Mapping[str, str],
+        packaged: Mapping[str, Code],
+    ) -> None:
         self._scratch = directory / "tmp"
         self._logs = directory / "logs"
         self._runtime_api = RuntimeApi(ports=sum(CONCURRENCY.values()))
@@ -35,10 +46,12 @@ class Account:
             redis_port=backing.redis_port,
             aws_credentials=backing.aws.credentials,
         )
-        self.functions: Mapping[str, Function] = {
-            row.name: self._function(row, environment.environment_of(row, addresses, backing.model, settings))
-            for row in FUNCTIONS
-        }
+
+        def function(row: FunctionRow) -> Function:
+            ran = packaged.get(row.name) or code.of_repository()
+            return self._function(row, ran, environment.environment_of(row, addresses, backing.model, settings, ran))
+
+        self.functions: Mapping[str, Function] = {row.name: function(row) for row in FUNCTIONS}
 
     def __getitem__(self, row: FunctionRow) -> Function:
         return self.functions[row.name]
@@ -72,14 +85,15 @@ class Account:
     def _log(self, row: FunctionRow) -> Path:
         return self._logs / f"{row.name}.log"
 
-    def _function(self, row: FunctionRow, variables: Mapping[str, str]) -> Function:
+    def _function(self, row: FunctionRow, ran: Code, variables: Mapping[str, str]) -> Function:
         launch = Launch(
             name=row.name,
             handler=row.handler,
             environment=variables,
-            task_root=environment.task_root(),
+            task_root=ran.task_root,
             scratch=self._scratch,
             log=self._log(row),
+            python=ran.python,
         )
         return Function(
             launch,

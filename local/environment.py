@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from functions.table import AUTHORIZE, FUNCTIONS, INGEST, MAINTAIN, QUERY, ROLES, FunctionRow, Use
 from local import aws, service
+from local.code import Code, of_repository
 
 STAGE = "local"
 BUCKET = "rag-local-documents"
@@ -25,8 +23,6 @@ MODEL_SECRET = "rag/local/model"  # noqa: S105  (the name of a secret)
 MAX_RECEIVES = 8
 # Sandboxes of a function at once: two cores, where AWS has what the stage grants.
 CONCURRENCY = dict.fromkeys(FUNCTIONS, 1) | {AUTHORIZE: 2, INGEST: 2, QUERY: 4}
-
-_FUNCTIONS = "functions"
 
 # As AWS advises: a message must not come back while its function may still be at work on it.
 QUEUE_VISIBILITY_SECONDS = 6 * INGEST.timeout_seconds
@@ -111,24 +107,26 @@ def _model_settings(model: Model) -> dict[str, str]:
 
 
 def environment_of(
-    row: FunctionRow, addresses: Addresses, model: Model, passed: Mapping[str, str] | None = None
+    row: FunctionRow,
+    addresses: Addresses,
+    model: Model,
+    passed: Mapping[str, str] | None = None,
+    code: Code | None = None,
 ) -> dict[str, str]:
     """The whole environment of a function's sandboxes, but for what differs between them.
 
     Nothing of the developer's shell but the settings `passed`: what works here must not work because of it. Without TZ
-    and LANG as Lambda sets them, dates and encodings would differ from AWS.
+    and LANG as Lambda sets them, dates and encodings would differ from AWS. Without `code` the repository's is meant.
     """
+    code = code or of_repository()
     return {
         **aws.environment(addresses.aws_url, addresses.aws_credentials),
         "AWS_LAMBDA_FUNCTION_NAME": row.name,
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(row.memory_mib),
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{row.name}",
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info.major}.{sys.version_info.minor}",
+        **code.environment,
         "_HANDLER": row.handler,
-        "LAMBDA_TASK_ROOT": str(task_root()),
-        "PYTHONPATH": os.pathsep.join(map(str, import_path())),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.defpath]),
         "LANG": "C.UTF-8",
         "TZ": ":UTC",
         "POWERTOOLS_SERVICE_NAME": row.name,
@@ -137,20 +135,3 @@ def environment_of(
         **(passed or {}),
         **settings_of(row, addresses, model),
     }
-
-
-def task_root() -> Path:
-    """The folder that holds `functions`: the repository, or the site-packages of an installed wheel."""
-    return _folder_above(_FUNCTIONS)
-
-
-def import_path() -> list[Path]:
-    """What a sandbox needs on its path, as Lambda has /var/task and the layers' /opt/python."""
-    return list(dict.fromkeys([task_root(), _folder_above("rag")]))
-
-
-def _folder_above(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise service.ServiceError(f"the package {package} is not installed here; run `uv sync`")
-    return Path(spec.origin).resolve().parents[1]

@@ -1,6 +1,6 @@
 """The whole platform in one program: services, functions, the ways in, and a file that says it is ready.
 
-    python -m local.platform --data DIR [--port N] [--ready-file FILE]
+    python -m local.platform --data DIR [--port N] [--ready-file FILE] [--packages FILE]
 
 does what `rag up` does, without its words.
 """
@@ -15,8 +15,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    suppress,
+)
+from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -25,6 +33,7 @@ from local import clock, service
 from local.account import Account
 from local.asgi import listen
 from local.backing import Backing, OnEvent
+from local.code import Code, of_packages
 from local.entrances import Entrances
 from local.environment import BUCKET
 from local.preparation import prepared
@@ -51,11 +60,13 @@ async def platform(
     ready_file: Path | None = None,
     on_event: OnEvent = _quiet,
     shell: Shell | None = None,
+    packaged: Mapping[str, Code] | None = None,
 ) -> AsyncIterator[Ready]:
     """Start everything, yield what DIR/ready.json says, stop everything; to be entered in the main thread.
 
     `port` is the API's; without it, the one of the last time. `on_event` hears of each part and the seconds it took.
-    `shell` is what the user's environment says; without it, that of this process is read.
+    `shell` is what the user's environment says; without it, that of this process is read. `packaged` is the code of
+    functions that shall not run out of the repository, by name.
     Raises ServiceError when something cannot be started or does not stay alive; then the body is cancelled.
     """
     directory, shell = directory.resolve(), shell or read(os.environ)  # noqa: ASYNC240  (microseconds, once)
@@ -67,7 +78,7 @@ async def platform(
             async with asyncio.TaskGroup() as group:
                 group.create_task(backing.start_models())
                 queues = await backing.start()
-                account = Account(directory, backing, queues, shell.settings)
+                account = Account(directory, backing, queues, shell.settings, packaged or {})
                 stack.push_async_callback(account.close, drain_seconds=DRAIN_SECONDS)
                 await account.open()
                 tenant = await prepared(account, directory, on_event)
@@ -81,14 +92,19 @@ async def platform(
 
 
 def run(
-    directory: Path, port: int | None = None, ready_file: Path | None = None, *, on_event: OnEvent = _quiet
+    directory: Path,
+    port: int | None = None,
+    ready_file: Path | None = None,
+    *,
+    on_event: OnEvent = _quiet,
+    packaged: Mapping[str, Code] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; raises ServiceError."""
     with suppress(asyncio.CancelledError):
-        asyncio.run(_serve(directory, port, ready_file, on_event))
+        asyncio.run(_serve(platform(directory, port=port, ready_file=ready_file, on_event=on_event, packaged=packaged)))
 
 
-async def _serve(directory: Path, port: int | None, ready_file: Path | None, on_event: OnEvent) -> None:
+async def _serve(served: AbstractAsyncContextManager[Ready]) -> None:
     serving = asyncio.current_task()
     assert serving is not None  # noqa: S101  (this is a coroutine)
     loop = asyncio.get_running_loop()
@@ -101,7 +117,7 @@ async def _serve(directory: Path, port: int | None, ready_file: Path | None, on_
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end)
-    async with platform(directory, port=port, ready_file=ready_file, on_event=on_event):
+    async with served:
         await asyncio.Event().wait()
 
 
@@ -218,15 +234,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="directory that keeps everything")
     parser.add_argument("--port", type=int, help="port of the API; else the one of the last time")
     parser.add_argument("--ready-file", type=Path, help="written once everything is ready, removed at the end")
+    parser.add_argument("--packages", type=Path, help="JSON file that says where the packaged functions are")
     options = parser.parse_args()
     began = time.monotonic()
     try:
-        run(options.data, options.port, options.ready_file, on_event=lambda part, _: _tell(part, began))
+        packaged = of_packages(options.packages) if options.packages else None
+        heard = partial(_tell, began=began)
+        run(options.data, options.port, options.ready_file, on_event=heard, packaged=packaged)
     except ServiceError as error:
         sys.exit(str(error))
 
 
-def _tell(part: str, began: float) -> None:
+def _tell(part: str, _seconds: float, *, began: float) -> None:
     print(f"{time.monotonic() - began:6.2f} s  {part}", flush=True)  # noqa: T201  (it is a program here)
 
 

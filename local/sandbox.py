@@ -35,6 +35,7 @@ class Launch:
     task_root: Path
     scratch: Path
     log: Path
+    python: Path = Path(sys.executable)
 
 
 class SandboxError(Exception):
@@ -119,7 +120,7 @@ class Sandbox:
         self._home.mkdir(mode=0o700, parents=True)
         day = time.strftime("%Y/%m/%d", time.gmtime())
         return service.spawn(
-            [sys.executable, "-m", "awslambdaric", launch.handler],
+            [launch.python, "-m", "awslambdaric", launch.handler],
             name=launch.name,
             env={
                 **launch.environment,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -16,7 +15,7 @@ from typing import Any, Self
 import httpx
 import pytest
 
-from local import environment
+from local import code
 from local.asgi import Server, listen
 from local.authorizer import Authorizer
 from local.gateway import Gateway
@@ -168,11 +167,7 @@ async def _server(stack: AsyncExitStack, app: Any) -> str:
 
 
 def _function(folder: Path, module: str, api: RuntimeApi, timeout_seconds: float) -> Function:
-    variables = {
-        "PATH": os.defpath,
-        "MARKS": str(folder),
-        "PYTHONPATH": os.pathsep.join(map(str, environment.import_path())),
-    }
+    variables = {**code.of_repository().environment, "MARKS": str(folder)}
     launch = Launch(module, f"{module}.handler", variables, folder, folder / "tmp", folder / "log")
     arn = f"arn:aws:lambda:us-east-1:1:function:{module}"
     return Function(launch, api, function_arn=arn, timeout_seconds=timeout_seconds, memory_mib=128, concurrency=2)
