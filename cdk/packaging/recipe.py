@@ -31,6 +31,7 @@ _LEFT_OUT = (
     "sboms",
     "swagger-ui-bundle.min.js",
     "swagger-ui.min.css",
+    ".lock",
     "RECORD",
     "INSTALLER",
     "REQUESTED",

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +66,13 @@ class Api:
 
 
 class PlatformProcess:
-    """`rag up` on one directory, which may be ended and started again."""
+    """`rag up`, or a command that does the same, on one directory, which may be ended and started again."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, environment: Mapping[str, str] | None = None, command: Sequence[str] = (*RAG, "up")
+    ) -> None:
         self.directory = directory
+        self._command = command
         self._environment = {**os.environ, "OPENAI_API_KEY": "", **(environment or {})}
         self.ready_file = directory.with_name("ready.json")
         self._output = directory.with_name("up.log")
@@ -84,7 +87,7 @@ class PlatformProcess:
         return time.monotonic() - began
 
     def launch(self) -> subprocess.Popen[bytes]:
-        command = [*RAG, "up", "--data", str(self.directory), "--ready-file", str(self.ready_file)]
+        command = [*self._command, "--data", str(self.directory), "--ready-file", str(self.ready_file)]
         with self._output.open("w") as output:
             return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=self._environment)
 
@@ -161,11 +164,13 @@ class PlatformProcess:
 
 
 @contextmanager
-def platform_process(environment: Mapping[str, str] | None = None) -> Iterator[PlatformProcess]:
+def platform_process(
+    environment: Mapping[str, str] | None = None, command: Sequence[str] = (*RAG, "up")
+) -> Iterator[PlatformProcess]:
     """A platform that is ready, on a directory that is removed afterwards; `environment` is added to its own."""
     # Not tmp_path: its parents are closed to the user that PostgreSQL runs as when this is root.
     folder = Path(tempfile.mkdtemp(prefix="rag-acceptance-"))
-    platform = PlatformProcess(folder / "data", environment)
+    platform = PlatformProcess(folder / "data", environment, command)
     try:
         platform.start()
         yield platform

@@ -129,6 +129,12 @@ def test_the_parsers_are_mounted_beside_the_dependencies_of_all_and_repeat_none(
 
 
 @pytest.mark.slow
+def test_no_file_is_in_two_layers() -> None:
+    every = [name for layer in LAYERS for name in files(layer.built(Platform.ARM))]
+    assert len(every) == len(set(every))
+
+
+@pytest.mark.slow
 def test_the_package_is_shipped_as_it_lies() -> None:
     source = ROOT / "layers" / "rag" / "python"
     [layer] = [layer for layer in LAYERS if layer.name == "rag"]
