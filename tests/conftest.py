@@ -164,10 +164,9 @@ def _connect(dsn: str) -> psycopg.Connection[Any]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Show what acceptance tests measured and printed: their figures are part of the result."""
-    passed = [
-        report for report in terminalreporter.stats.get("passed", []) if report.nodeid.startswith("tests/acceptance")
-    ]
+    """Show what tests of the whole measured and printed: their figures are part of the result."""
+    shown = "tests/acceptance", "tests/infrastructure"
+    passed = [report for report in terminalreporter.stats.get("passed", []) if report.nodeid.startswith(shown)]
     lines = [line for report in passed for line in report.capstdout.splitlines() if line and not line.startswith("{")]
     if lines:
         terminalreporter.section("measured")

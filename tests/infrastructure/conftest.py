@@ -6,24 +6,43 @@ import json
 from pathlib import Path
 from typing import Any
 
+import aws_cdk
+import cdk_nag
 import pytest
 
 from cdk.platform import app
+from tests.infrastructure.measuring import measured
 
 Templates = dict[str, dict[str, dict[str, Any]]]
+_PACKS = cdk_nag.AwsSolutionsChecks, cdk_nag.ServerlessChecks, cdk_nag.NIST80053R5Checks
 
 
 @pytest.fixture(scope="session")
-def assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cloud assembly of all stages; layers are not built, their hashes are what they would be."""
+def assembly(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cloud assembly of all stages; layers are not built, their hashes are what they would be.
+
+    Rule packs and the CDK's own validation look on where a test of this session reads `report`: one run serves both.
+    """
+    audited = any("report" in getattr(item, "fixturenames", ()) for item in request.session.items)
     folder = tmp_path_factory.mktemp("assembly")
-    app(
-        outdir=str(folder),
-        tree_metadata=False,
-        builtin_cloud_formation_validation=False,
-        context={"aws:cdk:bundling-stacks": []},
-    ).synth()
+    with measured("synthesis of three stages" + " with validation and three rule packs" * audited):
+        platforms = app(
+            outdir=str(folder),
+            tree_metadata=False,
+            builtin_cloud_formation_validation=audited,
+            context={"aws:cdk:bundling-stacks": [], "@aws-cdk/core:failSynthOnValidationErrors": False},
+        )
+        if audited:
+            aws_cdk.Validations.of(platforms).add_plugins(*(pack(platforms) for pack in _PACKS))
+        platforms.synth()
     return folder
+
+
+@pytest.fixture(scope="session")
+def report(assembly: Path) -> dict[str, Any]:
+    """What the CDK's own validation and cdk-nag found: plugin name → its part of the report."""
+    found = json.loads((assembly / "validation-report.json").read_text())
+    return {part["pluginName"]: part for part in found["pluginReports"]}
 
 
 @pytest.fixture(scope="session")
