@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from local.cli import ask, conversations, demo, documents, evaluate, put, status, tenants, up
+from local.cli import ask, conversations, cost, demo, documents, evaluate, put, status, tenants, up
 from local.cli.connection import Wanted
 from local.cli.remote import ApiKey, AsJson, Data, Given, Url
 
@@ -59,4 +59,5 @@ _add("conversations", conversations.conversations, conversations.CONVERSATIONS_E
 _add("collections", documents.collections, documents.COLLECTIONS_EPILOG)
 _add("eval", evaluate.evaluate, evaluate.EPILOG)
 _add("status", status.status, status.EPILOG)
+_add("cost", cost.cost, cost.EPILOG)
 app.add_typer(tenants.tenants, name="tenants")

@@ -11,9 +11,9 @@ import cdk_nag
 import pytest
 
 from cdk.platform import app
+from cdk.templates import WITHOUT_BUNDLING, Templates, read
 from tests.infrastructure.measuring import measured
 
-Templates = dict[str, dict[str, dict[str, Any]]]
 _PACKS = cdk_nag.AwsSolutionsChecks, cdk_nag.ServerlessChecks, cdk_nag.NIST80053R5Checks
 
 
@@ -30,7 +30,7 @@ def assembly(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             outdir=str(folder),
             tree_metadata=False,
             builtin_cloud_formation_validation=audited,
-            context={"aws:cdk:bundling-stacks": [], "@aws-cdk/core:failSynthOnValidationErrors": False},
+            context=WITHOUT_BUNDLING | {"@aws-cdk/core:failSynthOnValidationErrors": False},
         )
         if audited:
             aws_cdk.Validations.of(platforms).add_plugins(*(pack(platforms) for pack in _PACKS))
@@ -48,11 +48,4 @@ def report(assembly: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def templates(assembly: Path) -> Templates:
     """Stage → stack (data, service, monitoring, delivery) → template."""
-    found: Templates = {}
-    for manifest in sorted(assembly.glob("assembly-*/manifest.json")):
-        for artifact in json.loads(manifest.read_text())["artifacts"].values():
-            if artifact["type"] == "aws:cloudformation:stack":
-                stage, _, stack = artifact["displayName"].partition("/")
-                template = manifest.parent / artifact["properties"]["templateFile"]
-                found.setdefault(stage, {})[stack] = json.loads(template.read_text())
-    return found
+    return read(assembly)
