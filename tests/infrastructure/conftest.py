@@ -12,6 +12,7 @@ import pytest
 
 from cdk.platform import app
 from cdk.templates import WITHOUT_BUNDLING, Templates, read
+from tests.infrastructure import linters
 from tests.infrastructure.measuring import measured
 
 _PACKS = cdk_nag.AwsSolutionsChecks, cdk_nag.ServerlessChecks, cdk_nag.NIST80053R5Checks
@@ -49,3 +50,9 @@ def report(assembly: Path) -> dict[str, Any]:
 def templates(assembly: Path) -> Templates:
     """Stage → stack (data, service, monitoring, delivery) → template."""
     return read(assembly)
+
+
+@pytest.fixture(scope="session")
+def lint_environment() -> Path:
+    """The virtual environment of cfn-lint and checkov, as the lock says."""
+    return linters.environment()
