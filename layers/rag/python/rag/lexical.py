@@ -31,6 +31,7 @@ DRIFTED_CHUNKS = 64
 DIMENSIONS = 1_000_000_000  # of the widest sparsevec that pgvector has
 _LONGEST_TERM = 64
 _LONGEST_REMEMBERED = 24
+_MOST_REMEMBERED = 65_536
 
 # Scripts that write no spaces between words: kana, Han, Hangul; Thai, Lao, Myanmar, Khmer.
 _UNSPACED = (
@@ -62,13 +63,7 @@ def analyse(text: str, language: str) -> Counter[int]:
     """
     if not text.isascii():
         text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
-    tokens = _TOKEN.findall(text.casefold())
-    return Counter(
-        chain.from_iterable(
-            _remembered(token, language) if len(token) <= _LONGEST_REMEMBERED else _terms(token, language)
-            for token in tokens
-        )
-    )
+    return Counter(chain.from_iterable(map(_terms(language).__getitem__, text.casefold().split())))
 
 
 def ask(text: str, language: str) -> Counter[int]:
@@ -81,7 +76,8 @@ def ask(text: str, language: str) -> Counter[int]:
 def weigh(counts: Mapping[int, int], average_length: float = AVERAGE_LENGTH) -> dict[int, float]:
     """Return the part of BM25 that the chunk decides: term id → saturated, length-normalised frequency in (0, 2.2)."""
     norm = K1 * (1 - B + B * sum(counts.values()) / average_length)
-    return {term: count * (K1 + 1) / (count + norm) for term, count in counts.items()}
+    weights = {count: count * (K1 + 1) / (count + norm) for count in set(counts.values())}
+    return {term: weights[count] for term, count in counts.items()}
 
 
 def reweigh(weights: Mapping[int, float], length: int, before: float, after: float) -> dict[int, float]:
@@ -126,12 +122,27 @@ def idf(document_frequency: int, chunk_count: int) -> float:
     return math.log(1 + (chunk_count - frequency + 0.5) / (frequency + 0.5))
 
 
-def _terms(token: str, language: str) -> tuple[int, ...]:
-    return tuple(_term(lexeme, language) for lexeme in _lexemes(token))
+class _Terms(dict[str, tuple[int, ...]]):
+    """What stands between two blanks → its terms, which no token reaches beyond: most is seen again and again."""
+
+    def __init__(self, language: str) -> None:
+        super().__init__()
+        self._language = language
+
+    def __missing__(self, piece: str) -> tuple[int, ...]:
+        lexemes = chain.from_iterable(map(_lexemes, _TOKEN.findall(piece)))
+        terms = tuple(_term(lexeme, self._language) for lexeme in lexemes)
+        # A run without blanks is hardly ever seen again, and may be long.
+        if len(piece) <= _LONGEST_REMEMBERED:
+            if len(self) >= _MOST_REMEMBERED:
+                self.clear()
+            self[piece] = terms
+        return terms
 
 
-# Most words are seen again and again; a run without spaces is hardly ever, and may be long.
-_remembered = lru_cache(maxsize=65_536)(_terms)
+@lru_cache(maxsize=len(LANGUAGES))
+def _terms(language: str) -> _Terms:
+    return _Terms(language)
 
 
 def _lexemes(token: str) -> Iterator[str]:
@@ -145,7 +156,7 @@ def _lexemes(token: str) -> Iterator[str]:
         yield from (token[i : i + 2] for i in range(max(len(token) - 1, 1)))
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=_MOST_REMEMBERED)
 def _term(lexeme: str, language: str) -> int:
     """A stable id: the same on every machine and in every version, because the index keeps it."""
     stem = _fold(_stem(lexeme[:_LONGEST_TERM], language))
