@@ -84,7 +84,7 @@ class IngestProcess:
     def empty(self) -> None:
         with psycopg.connect(self.database.superuser_dsn(), autocommit=True) as connection:
             connection.execute(
-                "truncate documents, lexeme_statistics, lexeme_changes, collection_statistics, ingestions cascade"
+                "truncate documents, lexeme_blocks, lexeme_changes, collection_statistics, ingestions cascade"
             )
             connection.execute("update collections set generation = 0")
 

@@ -171,7 +171,7 @@ def test_statistics_are_exact_after_replacing_deleting_and_rolling_up(world: Wor
     totals = "select sum(document_count), sum(chunk_count), sum(lexeme_count) from collection_statistics"
     true_totals = "select count(distinct document_id), count(*), sum(lexeme_count) from chunks"
     assert world.superuser("select count(*) < 17 from collection_statistics") == [(True,)]
-    assert world.superuser("select count(*) > 0 from lexeme_statistics") == [(True,)]
+    assert world.superuser("select count(*) > 0 from lexeme_blocks") == [(True,)]
     assert world.superuser("select count(*) < 17 from lexeme_changes") == [(True,)]
     assert world.superuser(counted) == world.superuser(true)
     assert world.superuser(totals) == world.superuser(true_totals)
@@ -321,7 +321,7 @@ def test_a_tenant_sees_nothing_of_another_by_any_read(world: World) -> None:
 
 TABLES = [
     *("tenants", "api_keys", "collections", "documents", "chunks", "embeddings", "pending_embeddings", "ingestions"),
-    *("lexeme_statistics", "lexeme_changes", "collection_statistics", "conversations", "messages", "feedback"),
+    *("lexeme_blocks", "lexeme_changes", "collection_statistics", "conversations", "messages", "feedback"),
     "audit_log",
 ]
 

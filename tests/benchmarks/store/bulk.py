@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 
 from rag import lexical
 from rag.migrations import ensure_space
+from rag.store import statistics
 from rag.store.access import TenantStore
 from rag.store.collections import DEFAULT_COLLECTION
 from rag.store.database import Database, connect
@@ -49,11 +50,11 @@ _EMBEDDINGS = """
     from stdin (format binary)
 """
 _FORGET = (
-    "delete from lexeme_statistics where collection_id = %s",
+    "delete from lexeme_blocks where collection_id = %s",
     "delete from collection_statistics where collection_id = %s",
 )
 _LEXEMES = """
-    copy lexeme_statistics (tenant_id, collection_id, lexeme, document_frequency) from stdin (format binary)
+    copy lexeme_blocks (tenant_id, collection_id, first, lexemes, document_frequencies) from stdin (format binary)
 """
 _COUNTS = """
     insert into collection_statistics (tenant_id, collection_id, document_count, chunk_count, lexeme_count)
@@ -156,8 +157,8 @@ class Bulk:
             key = place.tenant, place.collection
             self._copy(
                 _LEXEMES,
-                "uuid int8 int4 int4",
-                ((*key, lexeme, count) for lexeme, count in sorted(place.frequencies.items())),
+                "uuid int8 int4 int4[] int4[]",
+                ((*key, *block) for block in statistics.changed([], place.frequencies)),
             )
             counts = place.document_count, place.chunk_count, place.lexeme_count
             self.connection.execute(_COUNTS, (*key, *counts))

@@ -38,8 +38,15 @@ select {collection_columns},
   coalesce((
     select jsonb_object_agg(asked.lexeme, coalesce(kept.document_frequency, 0) + coalesce(changed.document_frequency, 0))
     from (select lexeme, format('{%%s:1}/1000000000', lexeme)::sparsevec as one from unnest(%(lexemes)s::int[]) as lexeme) as asked
-    left join lexeme_statistics kept
-      on kept.tenant_id = %(tenant)s and kept.collection_id = c.id and kept.lexeme = asked.lexeme
+    left join lateral (
+      select case when lexemes[place] = asked.lexeme then document_frequencies[place] end as document_frequency
+      from (
+        select lexemes, document_frequencies from lexeme_blocks
+        where tenant_id = %(tenant)s and collection_id = c.id and first <= asked.lexeme
+        order by first desc
+        limit 1
+      ) as block, width_bucket(asked.lexeme, lexemes) as place
+    ) as kept on true
     left join lateral (
       select round(-sum(changes <#> asked.one))::int as document_frequency from lexeme_changes
       where tenant_id = %(tenant)s and collection_id = c.id
@@ -298,41 +305,40 @@ where tenant_id = %(tenant)s and id = %(document)s
   and (coalesce(%(metadata)s::jsonb, metadata), %(metadata_error)s::text) is distinct from (metadata, metadata_error)
 returning id
 
--- lexemes_of_document --
-select unnest(lexemes) as lexeme, count(*) from chunks
-where tenant_id = %(tenant)s and document_id = %(document)s
-group by lexeme
-
--- change_lexemes --
-insert into lexeme_changes (tenant_id, collection_id, changes) values (%(tenant)s, %(collection)s, %(changes)s)
-
--- count_chunks --
-insert into collection_statistics (tenant_id, collection_id, document_count, chunk_count, lexeme_count)
-select %(tenant)s, %(collection)s, (%(chunk_count)s > 0)::int - (count(*) > 0)::int, %(chunk_count)s - count(*),
-  %(lexeme_count)s - coalesce(sum(lexeme_count), 0)
-from chunks where tenant_id = %(tenant)s and document_id = %(document)s
-returning chunk_count
-
 -- delete_chunks --
-delete from chunks where tenant_id = %(tenant)s and document_id = %(document)s
+-- With how many there were, of how many lexemes; and in how many of them each lexeme stood.
+with gone as (
+  delete from chunks where tenant_id = %(tenant)s and document_id = %(document)s returning lexemes, lexeme_count
+)
+select null::int, count(*), coalesce(sum(lexeme_count), 0)::bigint from gone
+union all
+select lexeme, count(*), 0 from gone, unnest(lexemes) as lexeme group by lexeme
 
 -- insert_chunks --
 -- Not COPY, which PostgreSQL refuses on a table with row-level security; one statement for many rows is parsed once.
-insert into chunks (
-  tenant_id, collection_id, document_id, average_length,
-  id, position, page, heading, content, content_hash, tokens, lexical, lexemes, lexeme_count
+-- All their lexemes are one array, since arrays in arrays would have to be equally long.
+with given as materialized (
+  select * from unnest(
+    %(ids)s::uuid[], %(positions)s::int[], %(pages)s::int[], %(headings)s::text[], %(contents)s::text[],
+    %(content_hashes)s::bytea[], %(tokens)s::int[], %(lexicals)s::sparsevec[], %(firsts)s::int[], %(lasts)s::int[],
+    %(lexeme_counts)s::int[], %(embeddings)s::halfvec[]
+  ) as given (
+    id, position, page, heading, content, content_hash, tokens, lexical, first, last, lexeme_count, embedding
+  )
+), added as (
+  insert into chunks (
+    tenant_id, collection_id, document_id, average_length,
+    id, position, page, heading, content, content_hash, tokens, lexical, lexemes, lexeme_count
+  )
+  select %(tenant)s, %(collection)s, %(document)s, %(average_length)s,
+    id, position, page, heading, content, content_hash, tokens, lexical, (%(lexemes)s::int[])[first : last], lexeme_count
+  from given
 )
-select %(tenant)s, %(collection)s, %(document)s, %(average_length)s,
-  id, position, page, heading, content, content_hash, tokens, lexical::sparsevec, lexemes::int[], lexeme_count
-from unnest(
-  %(ids)s::uuid[], %(positions)s::int[], %(pages)s::int[], %(headings)s::text[], %(contents)s::text[],
-  %(content_hashes)s::bytea[], %(tokens)s::int[], %(lexicals)s::text[], %(lexemes)s::text[], %(lexeme_counts)s::int[]
-) as given (id, position, page, heading, content, content_hash, tokens, lexical, lexemes, lexeme_count)
-
--- insert_embeddings --
 insert into embeddings (tenant_id, space_id, chunk_id, collection_id, document_id, dimensions, embedding)
-select %(tenant)s, %(space)s, chunk_id, %(collection)s, %(document)s, %(dimensions)s, embedding::halfvec
-from unnest(%(ids)s::uuid[], %(embeddings)s::text[]) as given (chunk_id, embedding)
+select %(tenant)s, %(space)s, id, %(collection)s, %(document)s, %(dimensions)s, embedding from given
+
+-- vector_types --
+select 'halfvec'::regtype::oid, 'sparsevec'::regtype::oid
 
 -- known_embeddings --
 -- Vectors already paid for: of the document's version before, and of an attempt that did not end.
@@ -345,12 +351,9 @@ where tenant_id = %(tenant)s and document_id = %(document)s and space_id = %(spa
 
 -- keep_embeddings --
 insert into pending_embeddings (tenant_id, document_id, space_id, content_hash, embedding)
-select %(tenant)s, %(document)s, %(space)s, content_hash, embedding::halfvec
-from unnest(%(content_hashes)s::bytea[], %(embeddings)s::text[]) as given (content_hash, embedding)
+select %(tenant)s, %(document)s, %(space)s, content_hash, embedding
+from unnest(%(content_hashes)s::bytea[], %(embeddings)s::halfvec[]) as given (content_hash, embedding)
 on conflict do nothing
-
--- drop_pending --
-delete from pending_embeddings where tenant_id = %(tenant)s and document_id = %(document)s
 
 -- delete_document --
 delete from documents where tenant_id = %(tenant)s and id = %(document)s
@@ -360,6 +363,16 @@ update collections set generation = generation + 1 where tenant_id = %(tenant)s 
 returning average_length
 
 -- record_ingestion --
+-- With what it changed in the statistics.
+with dropped as (
+  delete from pending_embeddings where tenant_id = %(tenant)s and document_id = %(document)s
+), changed as (
+  insert into lexeme_changes (tenant_id, collection_id, changes)
+  select %(tenant)s, %(collection)s, changes from unnest(%(changes)s::sparsevec[]) as changes
+), counted as (
+  insert into collection_statistics (tenant_id, collection_id, document_count, chunk_count, lexeme_count)
+  values (%(tenant)s, %(collection)s, %(document_change)s, %(chunk_change)s, %(lexeme_change)s)
+)
 insert into ingestions (tenant_id, document_id, collection_id, key, version_id, outcome, error_code, chunk_count, embedded_count, started_at)
 values (%(tenant)s, %(document)s, %(collection)s, %(key)s, %(version)s, %(outcome)s, %(error_code)s, %(chunk_count)s, %(embedded_count)s, %(started_at)s)
 
@@ -379,11 +392,18 @@ select pg_try_advisory_xact_lock(hashtextextended('roll up ' || %(collection)s::
 -- take_lexeme_changes --
 delete from lexeme_changes where tenant_id = %(tenant)s and collection_id = %(collection)s returning changes
 
--- add_lexemes --
-insert into lexeme_statistics as kept (tenant_id, collection_id, lexeme, document_frequency)
-select %(tenant)s, %(collection)s, lexeme, change from unnest(%(lexemes)s::int[], %(changes)s::int[]) as taken (lexeme, change)
-on conflict (tenant_id, collection_id, lexeme) do update
-set document_frequency = kept.document_frequency + excluded.document_frequency
+-- lexeme_blocks --
+select first, lexemes, document_frequencies from lexeme_blocks
+where tenant_id = %(tenant)s and collection_id = %(collection)s
+order by first
+
+-- put_lexeme_blocks --
+-- All their lexemes are one array, as are their frequencies: a block has those from `begins` to `ends`.
+insert into lexeme_blocks as kept (tenant_id, collection_id, first, lexemes, document_frequencies)
+select %(tenant)s, %(collection)s, first, (%(lexemes)s::int[])[begins : ends], (%(frequencies)s::int[])[begins : ends]
+from unnest(%(firsts)s::int[], %(begins)s::int[], %(ends)s::int[]) as given (first, begins, ends)
+on conflict (tenant_id, collection_id, first) do update
+set lexemes = excluded.lexemes, document_frequencies = excluded.document_frequencies
 
 -- roll_up_chunks --
 with taken as (

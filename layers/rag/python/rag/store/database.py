@@ -10,8 +10,10 @@ from pgvector import HalfVector, SparseVector
 from pgvector.psycopg.halfvec import HalfVectorBinaryDumper
 from pgvector.psycopg.sparsevec import SparseVectorBinaryDumper
 from psycopg.pq import TransactionStatus
+from psycopg.types import TypeInfo
 
 from rag.errors import UnavailableError
+from rag.store.binary import Binary, BinaryDumper
 from rag.store.statements import NO_PARTS, statement
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ T = TypeVar("T")
 _ENDED = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
 # What a new connection may mend: the second is a server that is no longer the primary.
 _LOST = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
+
+_VECTORS = ("halfvec", "sparsevec")
 
 
 class _LostError(UnavailableError):
@@ -61,20 +65,21 @@ class Transaction:
 
     def first_rows(self, name: str, /, **parameters: object) -> list[Row]:
         """As `rows`, in one round trip with the beginning of the transaction where it is its first statement."""
-        text = statement(name) if self._begin is None else statement(self._begin) + b";" + statement(name)
-        self._begin = None
-        # Binding on the client's side sends several statements at once; the rows are those of the last one.
-        with psycopg.ClientCursor(self._connection) as cursor:
-            cursor.execute(text, {"tenant": self.tenant_id, **parameters})
-            while cursor.nextset():
-                pass
-            return cursor.fetchall()
+        return self._rows_at_once(name, parameters)
 
     def last_rows(self, name: str, /, **parameters: object) -> list[Row]:
-        """As `rows`, in one round trip with the commit; nothing can be run after it."""
+        """As `first_rows`, and with the commit too; nothing can be run after it."""
+        return self._rows_at_once(name, parameters, b"commit")
+
+    def _rows_at_once(self, name: str, parameters: dict[str, object], *after: bytes) -> list[Row]:
+        before = [] if self._begin is None else [statement(self._begin)]
+        self._begin = None
+        # Binding on the client's side sends several statements at once.
         with psycopg.ClientCursor(self._connection) as cursor:
-            cursor.execute(statement(name) + b";commit", {"tenant": self.tenant_id, **parameters})
-            return cursor.fetchall()
+            text = b";".join([*before, statement(name), *after])
+            cursor.execute(text, {"tenant": self.tenant_id, **parameters})
+            results = [cursor.fetchall() if cursor.description else [] for _ in cursor.results()]
+            return results[-1 - len(after)]
 
     def run(self, name: str, /, **parameters: object) -> None:
         """Run the named statement, which returns nothing that matters."""
@@ -87,6 +92,14 @@ class Transaction:
             return
         with self._cursor() as cursor:
             cursor.executemany(statement(name), [{"tenant": self.tenant_id, **row} for row in rows])
+
+    def vector_types(self) -> tuple[int, int]:
+        """The oids of halfvec and sparsevec, which differ from one database to the next."""
+        known = self._connection.adapters.types
+        for name, oid in () if known.get("sparsevec") else zip(_VECTORS, self.rows("vector_types")[0], strict=True):
+            known.add(TypeInfo(name, oid, 0))
+        halfvec, sparsevec = (known[name].oid for name in _VECTORS)
+        return halfvec, sparsevec
 
     def _cursor(self, *, binary: bool = False) -> psycopg.Cursor[Row]:
         if self._begin is not None:
@@ -218,4 +231,5 @@ def connect(url: str, password: str | None = None) -> psycopg.Connection[Row]:
     # Without an oid the server takes the type from the cast or the column, so that no catalogue query is needed.
     connection.adapters.register_dumper(HalfVector, HalfVectorBinaryDumper)
     connection.adapters.register_dumper(SparseVector, SparseVectorBinaryDumper)
+    connection.adapters.register_dumper(Binary, BinaryDumper)
     return connection

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rag.errors import FailureCode
-from rag.store import writing
+from rag.store import binary, statistics, writing
 from rag.store.collections import DEFAULT_LANGUAGE, create_collection, existing_collection, find_collection
 from rag.store.database import Database, Transaction
 from rag.types import (
@@ -55,7 +55,7 @@ class IndexStore:
         """Make a document visible that waits for its turn."""
         self.database.write(
             location.tenant_id,
-            lambda transaction: transaction.run(
+            lambda transaction: transaction.last_rows(
                 "announce", document=location.document_id, collection=collection.id, key=location.key
             ),
         )
@@ -69,7 +69,7 @@ class IndexStore:
         """
 
         def work(transaction: Transaction) -> bool:
-            rows = transaction.rows(
+            rows = transaction.last_rows(
                 "begin_document",
                 document=location.document_id,
                 collection=collection.id,
@@ -88,20 +88,27 @@ class IndexStore:
         """Content hash → vector, of the version before and of an attempt that was cut short."""
 
         def work(transaction: Transaction) -> dict[bytes, Vector]:
-            rows = transaction.rows("known_embeddings", document=location.document_id, space=collection.space_id)
-            return {content_hash: writing.vector(text) for content_hash, text in rows}
+            rows = transaction.rows(
+                "known_embeddings", binary=True, document=location.document_id, space=collection.space_id
+            )
+            return {content_hash: binary.vector(halves) for content_hash, halves in rows}
 
         return self.database.read(location.tenant_id, work)
 
     def keep_embeddings(self, location: Location, collection: Collection, vectors: Mapping[bytes, Vector]) -> None:
         """Checkpoint vectors of a document that is not complete yet."""
-        given = {
-            "document": location.document_id,
-            "space": collection.space_id,
-            "content_hashes": list(vectors),
-            "embeddings": writing.vector_array(vectors.values()),
-        }
-        self.database.write(location.tenant_id, lambda transaction: transaction.run("keep_embeddings", **given))
+
+        def work(transaction: Transaction) -> None:
+            halfvec, _ = transaction.vector_types()
+            transaction.run(
+                "keep_embeddings",
+                document=location.document_id,
+                space=collection.space_id,
+                content_hashes=binary.column(binary.BYTES, vectors),
+                embeddings=binary.column(halfvec, map(binary.half_vector, vectors.values())),
+            )
+
+        self.database.write(location.tenant_id, work)
 
     def replace(
         self,
@@ -121,16 +128,15 @@ class IndexStore:
         """
 
         def work(transaction: Transaction) -> int | None:
-            transaction.run("lock_document", document=location.document_id)
+            transaction.first_rows("lock_document", document=location.document_id)
             if not unchanged():
                 return None
             description = describe()
-            added = writing.count(transaction, location, collection, content.chunks)
-            transaction.run("delete_chunks", document=location.document_id)
+            before = writing.delete(transaction, location)
             writing.finish(transaction, location, collection, content, ingestion, description)
-            writing.insert(transaction, location, collection, self.space, content.chunks)
-            writing.record(transaction, location, collection, ingestion)
-            return added
+            after = writing.insert(transaction, location, collection, self.space, content.chunks)
+            writing.record(transaction, location, collection, ingestion, before=before, after=after)
+            return after.chunk_count - before.chunk_count
 
         try:
             return self._changed(location, collection, work)
@@ -152,7 +158,7 @@ class IndexStore:
         document = location.document_id
 
         def work(transaction: Transaction) -> bool:
-            transaction.run("lock_document", document=document)
+            transaction.first_rows("lock_document", document=document)
             if not transaction.rows("is_settled", document=document, version=version.version_id):
                 return False
             described = transaction.rows("describe_document", document=document, **writing.metadata(describe()))
@@ -168,15 +174,15 @@ class IndexStore:
         """Remove all that is held of a document; False when `unchanged` says that the bucket has it again."""
 
         def work(transaction: Transaction) -> int | None:
-            transaction.run("lock_document", document=location.document_id)
+            transaction.first_rows("lock_document", document=location.document_id)
             if not unchanged():
                 return None
             if not transaction.rows("document_exists", document=location.document_id):
                 return 0
-            added = writing.count(transaction, location, collection, ())
+            before = writing.delete(transaction, location)
             transaction.run("delete_document", document=location.document_id)
-            writing.record(transaction, location, collection, ingestion)
-            return added
+            writing.record(transaction, location, collection, ingestion, before=before, after=writing.Counts())
+            return -before.chunk_count
 
         return self._changed(location, collection, work) is not None
 
@@ -190,7 +196,7 @@ class IndexStore:
 
         def counted(transaction: Transaction) -> tuple[int | None, bool, int]:
             added = work(transaction)
-            [(rows, size, chunk_count)] = transaction.rows("unrolled_statistics", collection=collection.id)
+            [(rows, size, chunk_count)] = transaction.last_rows("unrolled_statistics", collection=collection.id)
             return added, rows > ROLL_UP_ROWS or size > ROLL_UP_BYTES, chunk_count
 
         added, many, chunk_count = self.database.write(location.tenant_id, counted)
@@ -200,7 +206,7 @@ class IndexStore:
 
 
 def _roll_up(transaction: Transaction, collection: Collection) -> None:
-    [(alone,)] = transaction.rows("lock_roll_up", collection=collection.id)
+    [(alone,)] = transaction.first_rows("lock_roll_up", collection=collection.id)
     if alone:
-        writing.add_up(transaction, collection)
-        transaction.run("roll_up_chunks", collection=collection.id)
+        statistics.add_up(transaction, collection)
+        transaction.last_rows("roll_up_chunks", collection=collection.id)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, islice
+from typing import Any, TypeVar
 
-from pgvector import HalfVector, SparseVector
-from pydantic_core import to_json
-
-from rag import lexical
+from rag.store import binary
 from rag.store.database import Transaction
-from rag.store.search import sparse
 from rag.types import (
     Collection,
     Description,
@@ -22,8 +19,9 @@ from rag.types import (
     IndexedChunk,
     Ingestion,
     Location,
-    Vector,
 )
+
+T = TypeVar("T")
 
 # So that a row stays in its page.
 LEXEMES_PER_ROW = 900
@@ -31,40 +29,29 @@ LEXEMES_PER_ROW = 900
 CHUNKS_AT_ONCE = 200
 
 
-def vector(text: str) -> Vector:
-    return array("f", HalfVector.from_text(text).to_list())
-
-
 class WeighedAnewError(Exception):
     """The collection has got another average length since the chunks were weighed."""
 
 
-def count(transaction: Transaction, location: Location, collection: Collection, chunks: Sequence[IndexedChunk]) -> int:
-    """Put these chunks in the place of the document's own in the statistics; return how many more there are by it."""
-    place: dict[str, Any] = {"document": location.document_id, "collection": collection.id}
-    changes: Counter[int] = Counter()
-    for chunk in chunks:
-        changes.update(chunk.lexemes)
-    changes.subtract(dict(transaction.rows("lexemes_of_document", document=location.document_id)))
-    changed = sorted((lexeme, change) for lexeme, change in changes.items() if change)
-    for start in range(0, len(changed), LEXEMES_PER_ROW):
-        row = dict(changed[start : start + LEXEMES_PER_ROW])
-        transaction.run("change_lexemes", collection=collection.id, changes=sparse(row))
-    [(added,)] = transaction.rows(
-        "count_chunks", **place, chunk_count=len(chunks), lexeme_count=sum(chunk.lexeme_count for chunk in chunks)
-    )
-    return int(added)
+@dataclass(slots=True)
+class Counts:
+    """How many chunks a document has, of how many lexemes, and in how many of them each lexeme stands."""
+
+    chunk_count: int = 0
+    lexeme_count: int = 0
+    frequencies: Counter[int] = field(default_factory=Counter)
+
+    def add(self, chunks: Sequence[IndexedChunk]) -> None:
+        self.chunk_count += len(chunks)
+        for chunk in chunks:
+            self.lexeme_count += chunk.lexeme_count
+            self.frequencies.update(chunk.lexemes)
 
 
-def add_up(transaction: Transaction, collection: Collection) -> None:
-    """Add what has been appended to the sums, which changes none of them."""
-    changes: Counter[int] = Counter()
-    for (text,) in transaction.rows("take_lexeme_changes", collection=collection.id):
-        stored = SparseVector.from_text(text)
-        changes.update(dict(zip(stored.indices(), map(int, stored.values()), strict=True)))
-    changed = sorted((index + 1, change) for index, change in changes.items() if change)
-    lexemes, counts = (_array(map(str, column)) for column in zip(*changed, strict=True)) if changed else ("{}", "{}")
-    transaction.run("add_lexemes", collection=collection.id, lexemes=lexemes, changes=counts)
+def delete(transaction: Transaction, location: Location) -> Counts:
+    """Remove the document's chunks and say what they counted."""
+    [(_, chunk_count, lexeme_count), *rows] = transaction.rows("delete_chunks", document=location.document_id)
+    return Counts(chunk_count, lexeme_count, Counter({lexeme: frequency for lexeme, frequency, _ in rows}))
 
 
 def finish(
@@ -86,7 +73,7 @@ def finish(
         size=content.version.size,
         media_type=content.media_type,
         title=content.title,
-        chunk_count=len(content.chunks),
+        chunk_count=ingestion.chunk_count,
         error_code=ingestion.error_code,
         error_message=ingestion.error_message,
         **metadata(description),
@@ -101,8 +88,60 @@ def metadata(description: Description) -> dict[str, Any]:
     }
 
 
-def record(transaction: Transaction, location: Location, collection: Collection, ingestion: Ingestion) -> None:
-    transaction.run("drop_pending", document=location.document_id)
+def insert(
+    transaction: Transaction,
+    location: Location,
+    collection: Collection,
+    space: EmbeddingSpace,
+    chunks: Iterable[IndexedChunk],
+) -> Counts:
+    """Add the document's chunks, some at a time, and say what they count."""
+    counts = Counts()
+    given = {
+        "collection": collection.id,
+        "document": location.document_id,
+        "average_length": collection.average_length,
+        "space": collection.space_id,
+        "dimensions": space.dimensions,
+    }
+    for some in _parts(chunks, CHUNKS_AT_ONCE):
+        transaction.run("insert_chunks", **given, **_columns(some, *transaction.vector_types()))
+        counts.add(some)
+    return counts
+
+
+def _columns(indexed: Sequence[IndexedChunk], halfvec: int, sparsevec: int) -> dict[str, binary.Binary]:
+    chunks = [one.chunk for one in indexed]
+    lasts = list(accumulate(len(one.lexemes) for one in indexed))
+    weights = (binary.sparse_vector(one.lexemes, map(one.lexical.__getitem__, one.lexemes)) for one in indexed)
+    return {
+        "ids": binary.column(binary.UUID, (one.id.bytes for one in indexed)),
+        "positions": binary.integers(chunk.position for chunk in chunks),
+        "pages": binary.optional_integers(chunk.page for chunk in chunks),
+        "headings": binary.texts(chunk.heading for chunk in chunks),
+        "contents": binary.texts(chunk.content for chunk in chunks),
+        "content_hashes": binary.column(binary.BYTES, (chunk.content_hash for chunk in chunks)),
+        "tokens": binary.integers(chunk.tokens for chunk in chunks),
+        "lexicals": binary.column(sparsevec, weights),
+        "lexemes": binary.integers([lexeme for one in indexed for lexeme in one.lexemes]),
+        "firsts": binary.integers([1, *(last + 1 for last in lasts[:-1])]),
+        "lasts": binary.integers(lasts),
+        "lexeme_counts": binary.integers(one.lexeme_count for one in indexed),
+        "embeddings": binary.column(halfvec, (binary.half_vector(one.embedding) for one in indexed)),
+    }
+
+
+def record(
+    transaction: Transaction,
+    location: Location,
+    collection: Collection,
+    ingestion: Ingestion,
+    *,
+    before: Counts,
+    after: Counts,
+) -> None:
+    """What the document counts now takes the place of what it did before; nothing of its checkpoint is left."""
+    _, sparsevec = transaction.vector_types()
     transaction.run(
         "record_ingestion",
         document=location.document_id,
@@ -114,6 +153,10 @@ def record(transaction: Transaction, location: Location, collection: Collection,
         chunk_count=ingestion.chunk_count,
         embedded_count=ingestion.embedded_count,
         started_at=ingestion.started_at,
+        changes=binary.column(sparsevec, _changes(before.frequencies, after.frequencies)),
+        document_change=(after.chunk_count > 0) - (before.chunk_count > 0),
+        chunk_change=after.chunk_count - before.chunk_count,
+        lexeme_change=after.lexeme_count - before.lexeme_count,
     )
     # Last, because every ingest of the collection waits for this row until the commit.
     [(average_length,)] = transaction.rows("next_generation", collection=collection.id)
@@ -121,57 +164,14 @@ def record(transaction: Transaction, location: Location, collection: Collection,
         raise WeighedAnewError
 
 
-def insert(
-    transaction: Transaction,
-    location: Location,
-    collection: Collection,
-    space: EmbeddingSpace,
-    chunks: Sequence[IndexedChunk],
-) -> None:
-    place = {"collection": collection.id, "document": location.document_id}
-    for start in range(0, len(chunks), CHUNKS_AT_ONCE):
-        some = chunks[start : start + CHUNKS_AT_ONCE]
-        ids = [chunk.id for chunk in some]
-        transaction.run(
-            "insert_chunks", **place, ids=ids, average_length=collection.average_length, **_chunk_columns(some)
-        )
-        transaction.run(
-            "insert_embeddings",
-            **place,
-            ids=ids,
-            space=collection.space_id,
-            dimensions=space.dimensions,
-            embeddings=vector_array(chunk.embedding for chunk in some),
-        )
+def _changes(before: Counter[int], after: Counter[int]) -> Iterator[bytes]:
+    changes = after.copy()
+    changes.subtract(before)
+    for some in _parts(sorted(lexeme for lexeme, change in changes.items() if change), LEXEMES_PER_ROW):
+        yield binary.sparse_vector(some, map(changes.__getitem__, some))
 
 
-def vector_array(vectors: Iterable[Vector]) -> str:
-    """PostgreSQL's array of texts, each a vector as pgvector reads it."""
-    return _array(f'"{to_json(vector.tolist()).decode()}"' for vector in vectors)
-
-
-def _chunk_columns(indexed: Sequence[IndexedChunk]) -> dict[str, Any]:
-    chunks = [one.chunk for one in indexed]
-    return {
-        "positions": [chunk.position for chunk in chunks],
-        "pages": [chunk.page for chunk in chunks],
-        "headings": [chunk.heading for chunk in chunks],
-        "contents": [chunk.content for chunk in chunks],
-        "content_hashes": [chunk.content_hash for chunk in chunks],
-        "tokens": [chunk.tokens for chunk in chunks],
-        "lexicals": _array(f'"{_weights(one.lexical)}"' for one in indexed),
-        "lexemes": _array(f'"{_array(map(str, one.lexemes))}"' for one in indexed),
-        "lexeme_counts": [one.lexeme_count for one in indexed],
-    }
-
-
-def _weights(weights: Mapping[int, float]) -> str:
-    """As pgvector reads a sparse vector; a chunk's lexemes have few weights, which are each written once."""
-    written = {weight: repr(weight) for weight in set(weights.values())}
-    pairs = ",".join(f"{lexeme}:{written[weight]}" for lexeme, weight in sorted(weights.items()))
-    return f"{{{pairs}}}/{lexical.DIMENSIONS}"
-
-
-def _array(items: Iterable[str]) -> str:
-    """Written here, because psycopg looks at each item for what would have to be escaped, and there is nothing."""
-    return f"{{{','.join(items)}}}"
+def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    left = iter(items)
+    while some := list(islice(left, size)):
+        yield some
