@@ -188,6 +188,39 @@ def test_the_owner_is_no_more_than_the_master_user_of_rds(fresh: Postgres) -> No
         assert superuser.execute(privileges.encode()).fetchall() == [(False, False, False, True)]
 
 
+@pytest.fixture
+def empty(fresh: Postgres, passwords: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A database as RDS makes it: no extension is in it, and its owner, who is no superuser, may create pgvector.
+
+    RDS grants that by a list of its own; here the extension is marked as a trusted one.
+    """
+    ours = fresh.directory / "trusted" / "extension"
+    ours.mkdir(parents=True)
+    [control] = Postgres.binary("postgres").parents[1].rglob("vector.control")
+    for file in control.parent.glob("vector*"):
+        (ours / file.name).write_bytes(file.read_bytes())
+    (ours / control.name).write_text(f"{control.read_text()}trusted = true\n")
+    name = f"rag_{secrets.token_hex(4)}"
+    with psycopg.connect(fresh.dsn(), autocommit=True) as superuser:
+        superuser.execute(f"alter system set extension_control_path = '{ours.parent}:$system'".encode())
+        superuser.execute("select pg_reload_conf()")
+        superuser.execute(f"create database {name} owner rag_owner".encode())
+        monkeypatch.setenv("RAG_DATABASE_URL", fresh.dsn("rag_owner", name))
+        forget_wiring()
+        yield name
+        superuser.execute("alter system reset extension_control_path")
+        superuser.execute("select pg_reload_conf()")
+
+
+def test_the_owner_makes_everything_itself_in_an_empty_database(fresh: Postgres, empty: str) -> None:
+    every = sorted(file.name for file in files("rag").joinpath("sql/migrations").iterdir())
+    assert migrate() == {"applied": every}
+    assert migrate() == {"applied": []}
+    owner = "select pg_get_userbyid(extowner) from pg_extension where extname = 'vector'"
+    with psycopg.connect(fresh.dsn(database=empty)) as superuser:
+        assert superuser.execute(owner.encode()).fetchall() == [("rag_owner",)]
+
+
 @pytest.mark.usefixtures("passwords")
 def test_a_pgvector_that_is_too_old_is_refused_before_anything_is_changed(fresh: Postgres) -> None:
     name = wiring.settings().database_url.rpartition("/")[2]
