@@ -98,7 +98,7 @@ def _listening(serve: Serve, certificate: ssl.SSLContext | None) -> Iterator[int
         assert task is not None
         tasks.add(task)
         try:
-            with suppress(OSError, asyncio.IncompleteReadError):
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await serve(reader, writer)
         finally:
             writer.close()

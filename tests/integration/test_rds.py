@@ -36,7 +36,7 @@ from tests.integration.deployment import Context, forget_wiring, sample
 pytestmark = pytest.mark.slow
 
 HOST = "database.rag.test"
-DATABASE_ROOTS = Path(rag.__file__).parent / "certificates" / "database.pem"
+CERTIFICATES = Path(rag.__file__).parent / "certificates"
 
 
 @dataclass
@@ -269,8 +269,9 @@ def test_only_the_host_that_was_asked_for_may_answer(instance: Instance, tmp_pat
 
 
 @pytest.mark.usefixtures("rotating")
-def test_the_roots_that_we_trust_do_not_vouch_for_anybody_else(instance: Instance) -> None:
-    ours = instance.url("rotating").replace(str(instance.authority.pem), str(DATABASE_ROOTS))
+@pytest.mark.parametrize("file", ["eu-central-1.pem", "proxy.pem"])
+def test_the_roots_that_we_trust_do_not_vouch_for_anybody_else(instance: Instance, file: str) -> None:
+    ours = instance.url("rotating").replace(str(instance.authority.pem), str(CERTIFICATES / file))
     assert "certificate verify failed" in refusal(ours)
 
 

@@ -7,14 +7,18 @@ import secrets
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rag import identity
+from rag import secrets as secrets_module
 from rag.errors import UnavailableError
 from rag.secrets import Secrets
 from rag.signing import Credentials
+from tests import doors
+from tests.certificates import Authority
 
 ROLE = {"AccessKeyId": "ASIA1", "SecretAccessKey": "secret", "Token": "session", "Expiration": "2026-11-21T18:00:00Z"}
 
@@ -92,6 +96,28 @@ def test_whoever_signs_with_another_key_reads_nothing(aws: Any, monkeypatch: pyt
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     with pytest.raises(UnavailableError, match="cannot be read"):
         Secrets.from_environment().get(arn)
+
+
+def test_only_the_host_that_was_asked_for_may_answer(
+    aws: Any, reader: Secrets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arn = kept(aws, "hidden")
+    authority, foreign = Authority(tmp_path, "authority"), Authority(tmp_path, "foreign")
+    with doors.tls(aws.port, authority.server("localhost")) as port:
+
+        def read(host: str, trusted: Authority) -> str:
+            # The system's bundle, where OpenSSL looks for it.
+            monkeypatch.setenv("SSL_CERT_FILE", str(trusted.pem))
+            secrets_module._everybodys_authorities.cache_clear()
+            return Secrets(f"https://{host}:{port}", reader.region).get(arn)
+
+        # It answers, and only wants what it is sent to be signed for its own address.
+        with pytest.raises(UnavailableError, match="status 403"):
+            read("localhost", authority)
+        for host, trusted in (("127.0.0.1", authority), ("localhost", foreign)):
+            with pytest.raises(UnavailableError, match="does not answer"):
+                read(host, trusted)
+    secrets_module._everybodys_authorities.cache_clear()
 
 
 def test_a_secret_that_is_not_there_is_named(reader: Secrets) -> None:

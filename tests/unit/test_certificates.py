@@ -1,4 +1,4 @@
-"""Whom the functions believe to be their database: who is in the file, and that it is only they."""
+"""Whom the functions believe to be their database: who is in the files, and that it is only they."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import ssl
 import subprocess
 import tarfile
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,69 +17,57 @@ from cryptography.x509.oid import NameOID
 
 import rag
 
-FILE = Path(rag.__file__).parent / "certificates" / "database.pem"
-RDS = re.compile(r"Amazon RDS ([a-z]+-[a-z]+-[0-9]) Root CA (RSA2048|RSA4096|ECC384) G1")
-AMAZON = {f"Amazon Root CA {number}" for number in (1, 2, 3, 4)}
+FOLDER = Path(rag.__file__).parent / "certificates"
+PROXY = FOLDER / "proxy.pem"
+REGIONS = sorted(set(FOLDER.glob("*.pem")) - {PROXY})
 BODY = re.compile(r"-----BEGIN CERTIFICATE-----\n([\w+/=\n]+)-----END CERTIFICATE-----")
 LITERALS = re.compile(r"\\n' \+\s+'")  # how a line of JavaScript goes on in the next
 LIFE = timedelta(days=5 * 365)
 
 
-def roots() -> dict[str, x509.Certificate]:
-    found = x509.load_pem_x509_certificates(FILE.read_bytes())
-    named = {name(certificate): certificate for certificate in found}
-    assert len(named) == len(found)
-    return named
+def roots(file: Path) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates(file.read_bytes())
 
 
-def name(certificate: x509.Certificate) -> str:
-    return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+def named(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> list[str]:
+    return [str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(oid)]
 
 
-def test_each_is_a_root_that_signed_itself_and_lives_for_years() -> None:
-    for certificate in roots().values():
+@pytest.mark.parametrize("file", [*REGIONS, PROXY], ids=lambda file: file.stem)
+def test_each_is_a_root_that_signed_itself_and_lives_for_years(file: Path) -> None:
+    for certificate in roots(file):
         certificate.verify_directly_issued_by(certificate)
         assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         assert certificate.not_valid_before_utc < datetime.now(UTC) < certificate.not_valid_after_utc - LIFE
 
 
-def test_they_are_the_roots_of_rds_by_region_and_those_of_the_proxy() -> None:
-    others = roots().keys() - AMAZON
-    assert roots().keys() >= AMAZON
-    matched = [RDS.fullmatch(other) for other in others]
-    assert all(matched)
-    regions = Counter(match[1] for match in matched if match)
-    assert set(regions.values()) == {3}
-    assert {"us-east-1", "us-west-2", "eu-central-1", "eu-west-1", "ap-northeast-1"} <= regions.keys()
+@pytest.mark.parametrize("file", REGIONS, ids=lambda file: file.stem)
+def test_the_file_of_a_region_holds_the_three_roots_of_rds_there(file: Path) -> None:
+    names = [named(certificate, NameOID.COMMON_NAME) for certificate in roots(file)]
+    kinds = ("ECC384", "RSA2048", "RSA4096")
+    assert names == [[f"Amazon RDS {file.stem} Root CA {kind} G1"] for kind in kinds]
+    assert all(named(certificate, NameOID.ORGANIZATIONAL_UNIT_NAME) == ["Amazon RDS"] for certificate in roots(file))
 
 
-def test_those_of_rds_say_so_themselves() -> None:
-    for common_name, certificate in roots().items():
-        if common_name not in AMAZON:
-            units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
-            assert [unit.value for unit in units] == ["Amazon RDS"]
+def test_there_is_a_file_for_the_regions_that_most_use() -> None:
+    assert {"us-east-1", "us-west-2", "eu-central-1", "eu-west-1", "ap-northeast-1"} <= {file.stem for file in REGIONS}
 
 
-def test_those_of_the_proxy_are_the_ones_that_every_browser_has() -> None:
-    context = ssl.create_default_context(cafile=certifi.where())
-    everybodys = set(context.get_ca_certs(binary_form=True))
-    amazons = {certificate for common_name, certificate in roots().items() if common_name in AMAZON}
-    assert {certificate.public_bytes(Encoding.DER) for certificate in amazons} <= everybodys
-
-
-def test_the_comment_above_each_names_it() -> None:
-    commented = re.findall(r"^# (.+)\n-----BEGIN", FILE.read_text(), re.MULTILINE)
-    assert commented == sorted(roots())
+def test_those_of_the_proxy_are_amazons_that_every_browser_has() -> None:
+    everybodys = ssl.create_default_context(cafile=certifi.where()).get_ca_certs(binary_form=True)
+    names = [named(certificate, NameOID.COMMON_NAME) for certificate in roots(PROXY)]
+    assert names == [[f"Amazon Root CA {number}"] for number in (1, 2, 3, 4)]
+    assert {certificate.public_bytes(Encoding.DER) for certificate in roots(PROXY)} <= set(everybodys)
 
 
 @pytest.mark.slow
-def test_each_is_in_the_package_that_the_file_names_as_its_source(tmp_path: Path) -> None:
-    package, version, integrity = re.findall(
-        r"npm package (\S+) (\S+) carries.*?(sha512-[\w+/=]+)", FILE.read_text(), re.DOTALL
-    )[0]
-    packed = subprocess.run(
-        ["npm", "pack", "--json", f"{package}@{version}"], cwd=tmp_path, capture_output=True, check=False
+def test_each_is_in_the_package_that_is_named_as_their_source(tmp_path: Path) -> None:
+    said = (FOLDER / "README.md").read_text()
+    [(package, version, integrity)] = re.findall(
+        r"package\n`(\S+)` (\S+) carries.*?`(sha512-[\w+/=]+)`", said, re.DOTALL
     )
+    command = ["npm", "pack", "--json", f"{package}@{version}"]
+    packed = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     if packed.returncode:
         pytest.skip("npm, or its registry, cannot be reached")
     assert integrity.encode() in packed.stdout
@@ -88,4 +75,6 @@ def test_each_is_in_the_package_that_the_file_names_as_its_source(tmp_path: Path
         archive.extractall(tmp_path, filter="data")
     sources = [LITERALS.sub("\n", path.read_text()) for path in (tmp_path / "package").rglob("*.js")]
     published = {base64 for source in sources for base64 in BODY.findall(source)}
-    assert set(BODY.findall(FILE.read_text())) <= published
+    ours = {base64 for file in [*REGIONS, PROXY] for base64 in BODY.findall(file.read_text())}
+    assert len(ours) == 3 * len(REGIONS) + 4
+    assert ours <= published
