@@ -63,7 +63,8 @@ class World:
         known = ObjectVersion(version, "etag", sum(map(len, texts)))
         self.index.begin(location, collection, known)
         chunks = [Chunk(position, text, tokens=len(text.split())) for position, text in enumerate(texts)]
-        indexed = tuple(ingestion.indexed(location, collection, chunk, vector(chunk.text)) for chunk in chunks)
+        vectors = {chunk.content_hash: vector(chunk.text) for chunk in chunks}
+        indexed = ingestion.Indexing(location.document_id, collection, chunks, vectors)
         content = DocumentContent(known, b"\0" * 32, "text/plain", key, indexed)
         done = Ingestion("ready", datetime.now(UTC), version, chunk_count=len(texts))
         described = Description(metadata or {})

@@ -127,7 +127,7 @@ class FakeStore:
         self.description = describe()
         self.content, self.done = content, content.version.version_id
         self.ended.append(ingestion)
-        return Growth(0, len(content.chunks))
+        return Growth(0, ingestion.chunk_count)
 
     def describe(
         self,

@@ -136,7 +136,7 @@ def _content(
         hashlib.sha256(location.key.encode()).digest(),
         "text/plain",
         None,
-        tuple(ingestion.indexed(location, collection, chunk, vectors[chunk.content_hash]) for chunk in chunks),
+        ingestion.Indexing(location.document_id, collection, chunks, vectors),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -234,20 +235,38 @@ def _index(
         content_hash,
         parsed.media_type,
         parsed.title,
-        tuple(indexed(location, collection, chunk, vectors[chunk.content_hash]) for chunk in chunks),
+        Indexing(location.document_id, collection, chunks, vectors),
     )
     done = Ingestion("ready", started_at, version.version_id, chunk_count=len(chunks), embedded_count=embedded)
     growth = _replace(location, collection, content, done, bucket=bucket, store=store)
     return Outcome("ready", len(chunks), embedded, growth=growth) if growth else None
 
 
-def indexed(location: Location, collection: Collection, chunk: Chunk, vector: Vector) -> IndexedChunk:
+@dataclass(frozen=True, slots=True)
+class Indexing:
+    """A document's chunks, each indexed when its turn comes: all their lexemes would be far larger than their text."""
+
+    document_id: uuid.UUID
+    collection: Collection
+    chunks: Sequence[Chunk]
+    vectors: Mapping[bytes, Vector]
+
+    def __iter__(self) -> Iterator[IndexedChunk]:
+        for chunk in self.chunks:
+            yield indexed(self.document_id, self.collection, chunk, self.vectors)
+
+
+def indexed(
+    document_id: uuid.UUID, collection: Collection, chunk: Chunk, vectors: Mapping[bytes, Vector]
+) -> IndexedChunk:
     """Everything that search needs of a chunk."""
+    content_hash = chunk.content_hash
     counts = lexical.analyse(chunk.text, collection.language)
     return IndexedChunk(
-        id=chunk_id(location.document_id, chunk),
+        id=chunk_id(document_id, chunk.position, content_hash),
         chunk=chunk,
-        embedding=vector,
+        content_hash=content_hash,
+        embedding=vectors[content_hash],
         lexical=lexical.weigh(counts, collection.average_length),
         lexemes=sorted(counts),
         lexeme_count=counts.total(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
@@ -86,9 +87,9 @@ class Location:
         return uuid.uuid5(_NAMESPACE, self.object_key)
 
 
-def chunk_id(document_id: uuid.UUID, chunk: Chunk) -> uuid.UUID:
+def chunk_id(document_id: uuid.UUID, position: int, content_hash: bytes) -> uuid.UUID:
     """Equal runs give equal ids, so that a repeated ingest leaves byte-identical rows."""
-    return uuid.uuid5(document_id, f"{chunk.position}:{chunk.content_hash.hex()}")
+    return uuid.uuid5(document_id, f"{position}:{content_hash.hex()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,7 @@ class IndexedChunk:
 
     id: uuid.UUID
     chunk: Chunk
+    content_hash: bytes
     embedding: Vector
     lexical: dict[int, float]
     lexemes: list[int]
@@ -145,13 +147,13 @@ class IndexedChunk:
 
 @dataclass(frozen=True, slots=True)
 class DocumentContent:
-    """What one version of an object becomes; no chunks when it failed."""
+    """What one version of an object becomes; no chunks when it failed. They can be gone through more than once."""
 
     version: ObjectVersion
     content_hash: bytes | None = None
     media_type: str | None = None
     title: str | None = None
-    chunks: tuple[IndexedChunk, ...] = ()
+    chunks: Iterable[IndexedChunk] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from rag.types import (
 
 # Rows of statistics a collection may gather before they are added up: a question looks into each.
 ROLL_UP_ROWS = 16
-ROLL_UP_BYTES = 100_000
+ROLL_UP_BYTES = 200_000
 
 # Of a document that is not itself to blame: a later delivery may still make it ready.
 GIVEN_UP: FailureCode = "INTERNAL"

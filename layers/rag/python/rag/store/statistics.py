@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
 from rag.store import binary
@@ -39,8 +39,8 @@ def add_up(transaction: Transaction, collection: Collection) -> None:
             firsts=binary.integers(block.first for block in put),
             begins=binary.integers([1, *(end + 1 for end in ends[:-1])]),
             ends=binary.integers(ends),
-            lexemes=binary.integers([lexeme for block in put for lexeme in block.lexemes]),
-            frequencies=binary.integers([frequency for block in put for frequency in block.frequencies]),
+            lexemes=binary.integers(chain.from_iterable(block.lexemes for block in put)),
+            frequencies=binary.integers(chain.from_iterable(block.frequencies for block in put)),
         )
 
 
@@ -55,11 +55,13 @@ def changed(blocks: Sequence[Block], changes: Mapping[int, int]) -> Iterator[Blo
         counts = dict(zip(block.lexemes, block.frequencies, strict=True))
         for lexeme in order[start:end]:
             counts[lexeme] = counts.get(lexeme, 0) + changes[lexeme]
-        yield from _pieces(block.first, sorted(lexeme for lexeme, count in counts.items() if count), counts)
+        if 0 in counts.values():
+            counts = {lexeme: count for lexeme, count in counts.items() if count}
+        yield from _pieces(block.first, sorted(counts), counts)
 
 
 def _pieces(first: int, lexemes: Sequence[int], counts: Mapping[int, int]) -> Iterator[Block]:
     size = LEXEMES_PER_BLOCK if len(lexemes) <= LEXEMES_PER_BLOCK else LEXEMES_PER_BLOCK // 2
     for start in range(0, max(len(lexemes), 1), size):
         some = lexemes[start : start + size]
-        yield Block(some[0] if start else first, some, [counts[lexeme] for lexeme in some])
+        yield Block(some[0] if start else first, some, list(map(counts.__getitem__, some)))

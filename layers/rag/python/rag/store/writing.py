@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from typing import Any, TypeVar
 
 from rag.store import binary
@@ -120,10 +120,10 @@ def _columns(indexed: Sequence[IndexedChunk], halfvec: int, sparsevec: int) -> d
         "pages": binary.optional_integers(chunk.page for chunk in chunks),
         "headings": binary.texts(chunk.heading for chunk in chunks),
         "contents": binary.texts(chunk.content for chunk in chunks),
-        "content_hashes": binary.column(binary.BYTES, (chunk.content_hash for chunk in chunks)),
+        "content_hashes": binary.column(binary.BYTES, (one.content_hash for one in indexed)),
         "tokens": binary.integers(chunk.tokens for chunk in chunks),
         "lexicals": binary.column(sparsevec, weights),
-        "lexemes": binary.integers([lexeme for one in indexed for lexeme in one.lexemes]),
+        "lexemes": binary.integers(chain.from_iterable(one.lexemes for one in indexed)),
         "firsts": binary.integers([1, *(last + 1 for last in lasts[:-1])]),
         "lasts": binary.integers(lasts),
         "lexeme_counts": binary.integers(one.lexeme_count for one in indexed),
