@@ -37,7 +37,7 @@ def main(object_key: str, point: str | None) -> None:
         POINTS[3]: (wiring.parser(), "parse", 1),
         POINTS[4]: (wiring.index_store().__class__, "keep_embeddings", 1),
         POINTS[5]: (wiring.bucket(), "head", 2),
-        POINTS[6]: (Transaction, "rows", lambda *arguments: "next_generation" in arguments),
+        POINTS[6]: (Transaction, "rows", lambda *arguments: "record_ingestion" in arguments),
         POINTS[7]: (wiring.index_store().__class__, "replace", 1),
     }
     if point:

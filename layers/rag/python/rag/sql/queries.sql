@@ -278,21 +278,6 @@ where d.version_id is distinct from excluded.version_id
   or d.status in ('uploaded', 'processing') or d.error_code = 'INTERNAL'
 returning d.id
 
--- finish_document --
--- Metadata that cannot be used leaves what was there before.
-insert into documents as d (
-  tenant_id, id, collection_id, key, status, version_id, content_hash, size, media_type, title, chunk_count, error_code, error_message,
-  metadata, metadata_error
-) values (
-  %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(content_hash)s, %(size)s, %(media_type)s, %(title)s,
-  %(chunk_count)s, %(error_code)s, %(error_message)s, coalesce(%(metadata)s::jsonb, '{}'), %(metadata_error)s
-)
-on conflict (tenant_id, id) do update set
-  status = excluded.status, version_id = excluded.version_id, content_hash = excluded.content_hash, size = excluded.size,
-  media_type = excluded.media_type, title = excluded.title, chunk_count = excluded.chunk_count,
-  error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now(),
-  metadata = coalesce(%(metadata)s::jsonb, d.metadata), metadata_error = excluded.metadata_error
-
 -- is_settled --
 -- Whether this version's ingest has ended: one that has not is going to look at the metadata itself.
 select true from documents
@@ -310,9 +295,33 @@ returning id
 with gone as (
   delete from chunks where tenant_id = %(tenant)s and document_id = %(document)s returning lexemes, lexeme_count
 )
+{counted}
+
+-- counted --
+-- Part of the statements here.
 select null::int, count(*), coalesce(sum(lexeme_count), 0)::bigint from gone
 union all
 select lexeme, count(*), 0 from gone, unnest(lexemes) as lexeme group by lexeme
+
+-- finish_document --
+-- As delete_chunks, and the document says what it is now. Metadata that cannot be used leaves what was there before.
+with gone as (
+  delete from chunks where tenant_id = %(tenant)s and document_id = %(document)s returning lexemes, lexeme_count
+), finished as (
+  insert into documents as d (
+    tenant_id, id, collection_id, key, status, version_id, content_hash, size, media_type, title, chunk_count, error_code, error_message,
+    metadata, metadata_error
+  ) values (
+    %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(content_hash)s, %(size)s, %(media_type)s, %(title)s,
+    %(chunk_count)s, %(error_code)s, %(error_message)s, coalesce(%(metadata)s::jsonb, '{}'), %(metadata_error)s
+  )
+  on conflict (tenant_id, id) do update set
+    status = excluded.status, version_id = excluded.version_id, content_hash = excluded.content_hash, size = excluded.size,
+    media_type = excluded.media_type, title = excluded.title, chunk_count = excluded.chunk_count,
+    error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now(),
+    metadata = coalesce(%(metadata)s::jsonb, d.metadata), metadata_error = excluded.metadata_error
+)
+{counted}
 
 -- insert_chunks --
 -- Not COPY, which PostgreSQL refuses on a table with row-level security; one statement for many rows is parsed once.
@@ -342,11 +351,11 @@ select 'halfvec'::regtype::oid, 'sparsevec'::regtype::oid
 
 -- known_embeddings --
 -- Vectors already paid for: of the document's version before, and of an attempt that did not end.
-select c.content_hash, e.embedding from chunks c
+select c.content_hash, halfvec_send(e.embedding) from chunks c
 join embeddings e on e.tenant_id = c.tenant_id and e.space_id = %(space)s and e.chunk_id = c.id
 where c.tenant_id = %(tenant)s and c.document_id = %(document)s
 union all
-select content_hash, embedding from pending_embeddings
+select content_hash, halfvec_send(embedding) from pending_embeddings
 where tenant_id = %(tenant)s and document_id = %(document)s and space_id = %(space)s
 
 -- keep_embeddings --
@@ -360,10 +369,9 @@ delete from documents where tenant_id = %(tenant)s and id = %(document)s
 
 -- next_generation --
 update collections set generation = generation + 1 where tenant_id = %(tenant)s and id = %(collection)s
-returning average_length
 
 -- record_ingestion --
--- With what it changed in the statistics.
+-- With what it changed in the statistics, and the collection's next generation.
 with dropped as (
   delete from pending_embeddings where tenant_id = %(tenant)s and document_id = %(document)s
 ), changed as (
@@ -372,9 +380,16 @@ with dropped as (
 ), counted as (
   insert into collection_statistics (tenant_id, collection_id, document_count, chunk_count, lexeme_count)
   values (%(tenant)s, %(collection)s, %(document_change)s, %(chunk_change)s, %(lexeme_change)s)
+), recorded as (
+  insert into ingestions (
+    tenant_id, document_id, collection_id, key, version_id, outcome, error_code, chunk_count, embedded_count, started_at
+  ) values (
+    %(tenant)s, %(document)s, %(collection)s, %(key)s, %(version)s, %(outcome)s, %(error_code)s, %(chunk_count)s,
+    %(embedded_count)s, %(started_at)s
+  )
 )
-insert into ingestions (tenant_id, document_id, collection_id, key, version_id, outcome, error_code, chunk_count, embedded_count, started_at)
-values (%(tenant)s, %(document)s, %(collection)s, %(key)s, %(version)s, %(outcome)s, %(error_code)s, %(chunk_count)s, %(embedded_count)s, %(started_at)s)
+update collections set generation = generation + 1 where tenant_id = %(tenant)s and id = %(collection)s
+returning average_length
 
 -- unrolled_statistics --
 -- How many ingests' rows there are, how many bytes of them a question would read, and how many chunks.

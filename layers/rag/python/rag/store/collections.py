@@ -21,6 +21,12 @@ def find_collection(transaction: Transaction, space: EmbeddingSpace, name: str) 
     return _of_this_deployment(space, *rows[0]) if rows else None
 
 
+def only_collection(transaction: Transaction, space: EmbeddingSpace, name: str) -> Collection | None:
+    """As `find_collection`, in a transaction that does nothing else."""
+    rows = transaction.last_rows("collection", name=name)
+    return _of_this_deployment(space, *rows[0]) if rows else None
+
+
 def searched_collection(
     transaction: Transaction, space: EmbeddingSpace, name: str, lexemes: Sequence[int]
 ) -> tuple[Collection, int, dict[int, int]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rag.errors import FailureCode
 from rag.store import binary, statistics, writing
-from rag.store.collections import DEFAULT_LANGUAGE, create_collection, existing_collection, find_collection
+from rag.store.collections import DEFAULT_LANGUAGE, create_collection, existing_collection, only_collection
 from rag.store.database import Database, Transaction
 from rag.types import (
     Collection,
@@ -42,14 +42,14 @@ class IndexStore:
         NotFoundError when there is no such tenant to make it for.
         """
 
-        def work(transaction: Transaction) -> Collection | None:
-            found = find_collection(transaction, self.space, location.collection)
-            if found is None and create:
-                create_collection(transaction, self.space, location.collection, DEFAULT_LANGUAGE)
-                found = existing_collection(transaction, self.space, location.collection)
-            return found
+        def made(transaction: Transaction) -> Collection:
+            create_collection(transaction, self.space, location.collection, DEFAULT_LANGUAGE)
+            return existing_collection(transaction, self.space, location.collection)
 
-        return self.database.write(location.tenant_id, work)
+        found = self.database.read(
+            location.tenant_id, lambda transaction: only_collection(transaction, self.space, location.collection)
+        )
+        return self.database.write(location.tenant_id, made) if found is None and create else found
 
     def announce(self, location: Location, collection: Collection) -> None:
         """Make a document visible that waits for its turn."""
@@ -88,9 +88,7 @@ class IndexStore:
         """Content hash → vector, of the version before and of an attempt that was cut short."""
 
         def work(transaction: Transaction) -> dict[bytes, Vector]:
-            rows = transaction.rows(
-                "known_embeddings", binary=True, document=location.document_id, space=collection.space_id
-            )
+            rows = transaction.last_rows("known_embeddings", document=location.document_id, space=collection.space_id)
             return {content_hash: binary.vector(halves) for content_hash, halves in rows}
 
         return self.database.read(location.tenant_id, work)
@@ -132,8 +130,7 @@ class IndexStore:
             if not unchanged():
                 return None
             description = describe()
-            before = writing.delete(transaction, location)
-            writing.finish(transaction, location, collection, content, ingestion, description)
+            before = writing.finish(transaction, location, collection, content, ingestion, description)
             after = writing.insert(transaction, location, collection, self.space, content.chunks)
             writing.record(transaction, location, collection, ingestion, before=before, after=after)
             return after.chunk_count - before.chunk_count

@@ -10,7 +10,7 @@ from itertools import accumulate, chain, islice
 from typing import Any, TypeVar
 
 from rag.store import binary
-from rag.store.database import Transaction
+from rag.store.database import Row, Transaction
 from rag.types import (
     Collection,
     Description,
@@ -50,8 +50,7 @@ class Counts:
 
 def delete(transaction: Transaction, location: Location) -> Counts:
     """Remove the document's chunks and say what they counted."""
-    [(_, chunk_count, lexeme_count), *rows] = transaction.rows("delete_chunks", document=location.document_id)
-    return Counts(chunk_count, lexeme_count, Counter({lexeme: frequency for lexeme, frequency, _ in rows}))
+    return _counts(transaction.rows("delete_chunks", document=location.document_id))
 
 
 def finish(
@@ -61,8 +60,9 @@ def finish(
     content: DocumentContent,
     ingestion: Ingestion,
     description: Description,
-) -> None:
-    transaction.run(
+) -> Counts:
+    """As `delete`, and the document says what it is now."""
+    rows = transaction.rows(
         "finish_document",
         document=location.document_id,
         collection=collection.id,
@@ -78,6 +78,12 @@ def finish(
         error_message=ingestion.error_message,
         **metadata(description),
     )
+    return _counts(rows)
+
+
+def _counts(rows: Sequence[Row]) -> Counts:
+    [(_, chunk_count, lexeme_count), *frequencies] = rows
+    return Counts(chunk_count, lexeme_count, Counter({lexeme: frequency for lexeme, frequency, _ in frequencies}))
 
 
 def metadata(description: Description) -> dict[str, Any]:
@@ -142,7 +148,8 @@ def record(
 ) -> None:
     """What the document counts now takes the place of what it did before; nothing of its checkpoint is left."""
     _, sparsevec = transaction.vector_types()
-    transaction.run(
+    # Last, because every ingest of the collection waits for its row until the commit.
+    [(average_length,)] = transaction.rows(
         "record_ingestion",
         document=location.document_id,
         collection=collection.id,
@@ -158,8 +165,6 @@ def record(
         chunk_change=after.chunk_count - before.chunk_count,
         lexeme_change=after.lexeme_count - before.lexeme_count,
     )
-    # Last, because every ingest of the collection waits for this row until the commit.
-    [(average_length,)] = transaction.rows("next_generation", collection=collection.id)
     if average_length != collection.average_length and ingestion.chunk_count:
         raise WeighedAnewError
 
