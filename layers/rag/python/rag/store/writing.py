@@ -170,9 +170,10 @@ def record(
 
 
 def _changes(before: Counter[int], after: Counter[int]) -> Iterator[bytes]:
-    changes = after.copy()
+    changes = Counter(after)
     changes.subtract(before)
-    for some in _parts(sorted(lexeme for lexeme, change in changes.items() if change), LEXEMES_PER_ROW):
+    lexemes = sorted(lexeme for lexeme, change in changes.items() if change) if before else sorted(after)
+    for some in _parts(lexemes, LEXEMES_PER_ROW):
         yield binary.sparse_vector(some, map(changes.__getitem__, some))
 
 
