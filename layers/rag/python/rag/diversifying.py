@@ -17,11 +17,34 @@ MMR_MAX_CANDIDATES = 50
 Ranked = Sequence[tuple[Candidate, float]]
 
 
-def repeats_last(ranked: Ranked) -> list[tuple[Candidate, float]]:
-    """Put every chunk whose very words a better one has behind all others; none is lost."""
+def rivals(ranked: Ranked) -> list[uuid.UUID]:
+    """Return the documents with the same text at the same score as another one has, each once."""
+    return list(dict.fromkeys(ranked[place][0].document_id for places in _equals(ranked) for place in places))
+
+
+def repeats_last(ranked: Ranked, keys: Mapping[uuid.UUID, str]) -> list[tuple[Candidate, float]]:
+    """Put every chunk whose very words a better one has behind all others; none is lost.
+
+    Of `rivals` the one whose key comes first counts as the better: which of equals is shown should not hang on ids that
+    nobody sees.
+    """
+    ordered = list(ranked)
+    if keys:
+        for places in _equals(ranked):
+            by_key = sorted(places, key=lambda place: keys.get(ranked[place][0].document_id, ""))
+            for place, better in zip(places, by_key, strict=True):
+                ordered[place] = ranked[better]
     first: dict[bytes, tuple[Candidate, float]] = {}
-    repeats = [pair for pair in ranked if first.setdefault(pair[0].content_hash, pair) is not pair]
+    repeats = [pair for pair in ordered if first.setdefault(pair[0].content_hash, pair) is not pair]
     return [*first.values(), *repeats]
+
+
+def _equals(ranked: Ranked) -> list[list[int]]:
+    """The places of chunks of several documents that have one text and one score, together."""
+    groups: dict[tuple[bytes, float], list[int]] = {}
+    for place, (candidate, score) in enumerate(ranked):
+        groups.setdefault((candidate.content_hash, score), []).append(place)
+    return [places for places in groups.values() if len({ranked[place][0].document_id for place in places}) > 1]
 
 
 def cap(ranked: Ranked, most: int) -> list[tuple[Candidate, float]]:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from rag import lexical, ranking
 from rag.deadline import Deadline
-from rag.diversifying import MMR_MAX_CANDIDATES, Ranked, cap, diversify, repeats_last
+from rag.diversifying import MMR_MAX_CANDIDATES, Ranked, cap, diversify, repeats_last, rivals
 from rag.errors import UnavailableError
 from rag.explaining import Trace
 from rag.types import JSON, Candidate, Filters, Fusion, Hit, Mode, Vector, Whereabouts
@@ -40,6 +40,7 @@ class Snapshot(Protocol):
     """What ranking may still read of the index that the candidates are of."""
 
     def vectors(self, chunks: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Vector]: ...
+    def keys(self, documents: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, str]: ...
     def whereabouts(self, document: uuid.UUID) -> Whereabouts | None: ...
 
 
@@ -192,7 +193,7 @@ class Selection:
         timings = Stopwatch()
         with timings.measure("fuse"):
             fused = self._fused(candidates)
-            distinct = repeats_last(fused)
+            distinct = repeats_last(fused, snapshot.keys(equals) if (equals := rivals(fused)) else {})
             capped = cap(distinct, stages.per_document) if stages.per_document else None
         pool = (distinct if capped is None else capped)[: max(stages.pool, wanted)]
         diversified = None

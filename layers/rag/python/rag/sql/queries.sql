@@ -216,6 +216,9 @@ where c.tenant_id = %(tenant)s and c.id = any (%(chunks)s::uuid[])
 select chunk_id, embedding from embeddings
 where tenant_id = %(tenant)s and space_id = %(space)s and chunk_id = any (%(chunks)s::uuid[])
 
+-- document_keys --
+select id, key from documents where tenant_id = %(tenant)s and id = any (%(documents)s::uuid[])
+
 -- whereabouts --
 -- What a search could see of one document: whether it looks there at all, and the document's best chunk in each leg.
 with wanted as ({wanted})

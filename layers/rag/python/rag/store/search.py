@@ -185,6 +185,10 @@ class Snapshot:
         )
         return {chunk: array("f", HalfVector.from_binary(halves).to_list()) for chunk, halves in rows}
 
+    def keys(self, documents: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
+        """The documents' keys."""
+        return dict(self._ask.transaction.rows("document_keys", documents=list(documents)))
+
     def whereabouts(self, document: uuid.UUID) -> Whereabouts | None:
         """Where this search could have seen the document; None for an absent and for a foreign one alike."""
         ask = self._ask
