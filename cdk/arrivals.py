@@ -8,7 +8,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from cdk.acknowledging import SOLUTIONS, accept
+from cdk.acknowledging import SERVERLESS, SOLUTIONS, accept
 from cdk.keys import Keys
 from cdk.stages import Stage
 from functions.table import INGEST, MAINTAIN, FunctionRow
@@ -51,7 +51,7 @@ class Arrivals(Construct):
 
     def _dead_letters(self, name: str) -> sqs.Queue:
         queue = self._sealed(f"{name}-dead-letters", retention_period=KEPT_ASIDE)
-        accept(queue, "It is the queue of dead letters.", f"{SOLUTIONS}SQS3")
+        accept(queue, "It is the queue of dead letters.", f"{SOLUTIONS}SQS3", f"{SERVERLESS}SQSRedrivePolicy")
         return queue
 
     def _sealed(self, name: str, **options: object) -> sqs.Queue:

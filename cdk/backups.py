@@ -9,6 +9,7 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from cdk.acknowledging import SOLUTIONS, accept
 from cdk.database import Database
 from cdk.keys import Keys
 from cdk.roles import service_role
@@ -82,7 +83,6 @@ class Backups(Construct):
                 actions=["backup:DescribeBackupVault", "backup:CopyIntoBackupVault", "backup:CopyFromBackupVault"],
                 resources=vaults,
             ),
-            iam.PolicyStatement(actions=["tag:GetResources"], resources=["*"]),
         ]
         if keys.backup and keys.data:
             own = [keys.backup.key_arn, keys.data.key_arn]
@@ -94,4 +94,10 @@ class Backups(Construct):
                     conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}},
                 ),
             ]
-        return service_role(self, "role", service="backup", statements=statements)
+        role = service_role(self, "role", service="backup", statements=statements)
+        accept(
+            self,
+            "AWS Backup names the snapshots that it makes, under this prefix, which is its own.",
+            f"{SOLUTIONS}IAM5[Resource::arn:<AWS::Partition>:rds:<AWS::Region>:<AWS::AccountId>:snapshot:awsbackup:*]",
+        )
+        return role

@@ -25,6 +25,19 @@ class Buckets(Construct):
         self.logs = self._logs() if stage.access_logs else None
         self.documents = self._documents()
         self.backups = self._backups()
+        if self.logs is None:
+            accept(
+                self,
+                "A stage to try things in: who reads its objects is not written down.",
+                f"{SOLUTIONS}S1",
+                f"{NIST}S3BucketLoggingEnabled",
+            )
+        if keys.data is None:
+            accept(
+                self,
+                "S3 encrypts them with its own key; the stage pays for none of ours.",
+                f"{NIST}S3DefaultEncryptionKMS",
+            )
         accept(
             self,
             "What is lost with a region is restored from the copies of the backup plan; objects have versions.",

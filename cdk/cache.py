@@ -169,6 +169,11 @@ class Cache(Construct):
             "Only the functions' group reaches it, over TLS and by name; another port would hide it from nobody.",
             f"{SOLUTIONS}AEC5",
         )
+        accept(
+            nodes,
+            "Users with passwords of their own let in; the older AUTH token, one for all, excludes them.",
+            f"{SOLUTIONS}AEC6",
+        )
         return str(nodes.attr_primary_end_point_address)
 
     def _log(self, kind: str) -> elasticache.CfnReplicationGroup.LogDeliveryConfigurationRequestProperty:

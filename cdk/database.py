@@ -90,7 +90,8 @@ class Database(Construct):
                 "shared_preload_libraries": "pg_stat_statements",
                 "log_min_duration_statement": "500",
                 "log_lock_waits": "1",
-                "log_statement": "ddl",
+                # What is asked and answered is a tenant's: statements are logged, their values are not.
+                "log_parameter_max_length": "0",
                 # Milliseconds, for who sets none of its own: roles of functions have shorter ones.
                 "idle_in_transaction_session_timeout": "60000",
                 "statement_timeout": str(MAINTAIN.timeout_seconds * 1000),
@@ -106,7 +107,7 @@ class Database(Construct):
             resource_name="RDSOSMetrics",
             arn_format=aws_cdk.ArnFormat.COLON_RESOURCE_NAME,
         )
-        return service_role(
+        role = service_role(
             self,
             "monitoring",
             service="monitoring.rds",
@@ -121,6 +122,14 @@ class Database(Construct):
                 ),
             ],
         )
+        written = "arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:RDSOSMetrics"
+        accept(
+            self,
+            "Enhanced Monitoring writes to one log group of the account, whose streams are named by RDS.",
+            f"{SOLUTIONS}IAM5[Resource::{written}:*]",
+            f"{SOLUTIONS}IAM5[Resource::{written}:log-stream:*]",
+        )
+        return role
 
     def _shared(self, identifier: str) -> dict[str, object]:
         """What the instance and its replica have in common."""
@@ -183,7 +192,7 @@ class Database(Construct):
 
     def _accept(self, instance: rds.DatabaseInstance) -> None:
         accept(
-            instance,
+            self,
             "Nothing but the functions' and the proxy's groups reaches it; another port would hide it from nobody.",
             f"{SOLUTIONS}RDS11",
         )
@@ -234,6 +243,15 @@ class Database(Construct):
             **self._shared(identifier),
         )
         replica.node.add_dependency(*groups)
+        accept(
+            replica,
+            "A second copy of the instance, encrypted with its key; made again from it and not from a backup.",
+            f"{SOLUTIONS}RDS2",
+            f"{SOLUTIONS}RDS3",
+            f"{NIST}RDSStorageEncrypted",
+            f"{NIST}RDSMultiAZSupport",
+            f"{NIST}RDSInBackupPlan",
+        )
         return replica
 
     def _proxy(self) -> rds.DatabaseProxy:
@@ -252,7 +270,7 @@ class Database(Construct):
             self,
             "proxy",
             db_proxy_name=name,
-            proxy_target=rds.ProxyTarget.from_instance(self.instance),
+            proxy_target=rds.ProxyTarget.from_instance(self._with_known_port()),
             default_auth_scheme=rds.DefaultAuthScheme.IAM_AUTH,
             role=role,
             vpc=self._network.vpc,
@@ -266,6 +284,18 @@ class Database(Construct):
         )
         proxy.node.add_dependency(logs)
         return proxy
+
+    def _with_known_port(self) -> rds.IDatabaseInstance:
+        """The instance, with a port that rules over security groups can read before it exists."""
+        return rds.DatabaseInstance.from_database_instance_attributes(
+            self,
+            "known-port",
+            engine=ENGINE,
+            instance_identifier=self.instance.instance_identifier,
+            instance_endpoint_address=self.instance.db_instance_endpoint_address,
+            port=PORT,
+            security_groups=[self.group],
+        )
 
     def _log_groups(self, identifier: str) -> list[Construct]:
         """Before the instance, which would make them itself, kept for ever."""

@@ -10,6 +10,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from cdk.acknowledging import NIST, accept
 from cdk.keys import Keys
 from cdk.logs import log_group
 from cdk.stages import Stage
@@ -55,6 +56,11 @@ class Guards(Construct):
             cloud_watch_log_group=log_group(
                 self, "trail-log", stage=self._stage, keys=keys, log_group_name=f"/rag/{self._stage.name}/trail"
             ),
+        )
+        accept(
+            trail,
+            "The library makes the trail's role, with what it writes to that one log group as part of it.",
+            f"{NIST}IAMNoInlinePolicy",
         )
         trail.add_s3_event_selector(
             [cloudtrail.S3EventSelector(bucket=bucket) for bucket in watched], include_management_events=True

@@ -59,6 +59,11 @@ class Network(Construct):
         )
         self.functions_group = self.group("functions", "All functions: to the database, the cache, and HTTPS")
         self.functions_group.add_egress_rule(ec2.Peer.any_ipv4(), HTTPS, "Model server and AWS")
+        accept(
+            self.vpc,
+            "The public subnets hold the way out and nothing else; nothing there accepts a connection from outside.",
+            f"{NIST}VPCNoUnrestrictedRouteToIGW",
+        )
         self._nat, self._endpoints = nat, None
         if nat:
             self._restrict(nat)
@@ -104,6 +109,12 @@ class Network(Construct):
                 f"{SOLUTIONS}EC28",
                 f"{SOLUTIONS}EC29",
                 f"{NIST}EC2InstanceDetailedMonitoringEnabled",
+            )
+            accept(
+                instance,
+                "It is in the network by its interface, whose address is the one that everything else goes out by.",
+                f"{NIST}EC2InstanceNoPublicIp",
+                f"{NIST}EC2InstancesInVPC",
             )
 
     def _reach_buckets(self, buckets: Sequence[s3.IBucket]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,14 @@ class Platform(aws_cdk.Stage):
         DeliveryStack(self, "delivery", stage=stage)
 
 
-def app(**options: Any) -> aws_cdk.App:
-    """Return the whole application, not yet synthesised; `options` are aws_cdk.App's, for tests.
+def app(stages: Sequence[Stage] = STAGES, **options: Any) -> aws_cdk.App:
+    """Return the whole application, not yet synthesised; other stages and aws_cdk.App's `options` are for tests.
 
     Feature flags are read here because only the CDK's own command line reads them from cdk.json by itself.
     """
     flags = json.loads((ROOT / "cdk.json").read_text())["context"]
     context = flags | options.pop("context", {})
     platforms = aws_cdk.App(analytics_reporting=False, context=context, **options)
-    for stage in STAGES:
+    for stage in stages:
         Platform(platforms, stage)
     return platforms

@@ -1,0 +1,47 @@
+"""What no stage has by default: a bastion, copies elsewhere, uploads from a web page."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cdk.stages import STAGING
+from tests.infrastructure.reading import only, properties, starting, template_of, text
+
+VAULT = "arn:aws:backup:eu-west-1:111122223333:backup-vault:elsewhere"
+ORIGIN = "https://app.example.org"
+
+
+@pytest.fixture(scope="module")
+def optional() -> dict[str, Any]:
+    row = replace(STAGING, bastion=True, copy_backups_to=VAULT, cors_origins=(ORIGIN,))
+    return template_of(row, "data")
+
+
+def test_the_bastion_has_no_address_no_key_and_reaches_database_and_cache(optional: dict[str, Any]) -> None:
+    host = only(optional, "AWS::EC2::Instance")
+    assert "KeyName" not in host
+    assert "private" in text(host["SubnetId"])
+    assert host["BlockDeviceMappings"][0]["Ebs"]["Encrypted"] is True
+    rules = [
+        (rule["FromPort"], text(rule["GroupId"]))
+        for rule in properties(optional, "AWS::EC2::SecurityGroupIngress")
+        if "networkbastion" in text(rule["SourceSecurityGroupId"])
+    ]
+    assert {port for port, _ in rules} == {443, 5432, 6379}
+    assert not [rule for rule in properties(optional, "AWS::EC2::SecurityGroupIngress") if "CidrIp" in rule]
+
+
+def test_copies_go_to_the_vault_that_the_stage_names(optional: dict[str, Any]) -> None:
+    [rule] = only(optional, "AWS::Backup::BackupPlan")["BackupPlan"]["BackupPlanRule"]
+    [copy] = rule["CopyActions"]
+    assert copy == {"DestinationBackupVaultArn": VAULT, "Lifecycle": {"DeleteAfterDays": STAGING.recovery_days}}
+    assert VAULT in text(starting(optional, "AWS::IAM::ManagedPolicy", "backupsrolepolicy"))
+
+
+def test_a_web_page_of_the_named_origins_may_upload(optional: dict[str, Any]) -> None:
+    documents = starting(optional, "AWS::S3::Bucket", "bucketsdocuments")["Properties"]
+    [rule] = documents["CorsConfiguration"]["CorsRules"]
+    assert (rule["AllowedOrigins"], rule["AllowedMethods"]) == ([ORIGIN], ["POST"])
