@@ -10,6 +10,7 @@ from constructs import Construct
 
 from cdk.acknowledging import SERVERLESS, SOLUTIONS, accept
 from cdk.keys import Keys
+from cdk.stack import removal
 from cdk.stages import Stage
 from functions.table import INGEST, MAINTAIN, FunctionRow
 from rag.settings import Settings
@@ -64,7 +65,7 @@ class Arrivals(Construct):
             enforce_ssl=True,
             encryption=encryption,
             encryption_master_key=key,
-            removal_policy=self._stage.removal,
+            removal_policy=removal(self._stage),
             **options,
         )
 

@@ -13,6 +13,7 @@ from cdk.acknowledging import SOLUTIONS, accept
 from cdk.database import Database
 from cdk.keys import Keys
 from cdk.roles import service_role
+from cdk.stack import removal
 from cdk.stages import Stage
 
 
@@ -33,7 +34,7 @@ class Backups(Construct):
             backup_vault_name=f"rag-{stage.name}",
             encryption_key=keys.backup,
             lock_configuration=backup.LockConfiguration(min_retention=kept) if stage.lock_backups else None,
-            removal_policy=stage.removal,
+            removal_policy=removal(stage),
         )
         plan = backup.BackupPlan(self, "plan", backup_plan_name=f"rag-{stage.name}", backup_vault=self.vault)
         plan.add_rule(

@@ -10,6 +10,7 @@ from constructs import Construct
 
 from cdk.acknowledging import NIST, SOLUTIONS, accept
 from cdk.keys import Keys
+from cdk.stack import removal
 from cdk.stages import Stage
 
 
@@ -115,7 +116,7 @@ class Buckets(Construct):
             enforce_ssl=True,
             minimum_tls_version=1.2,
             versioned=True,
-            removal_policy=self._stage.removal,
+            removal_policy=removal(self._stage),
             **options,
         )
 

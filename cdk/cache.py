@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import aws_cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_elasticache as elasticache
 from aws_cdk import aws_iam as iam
@@ -13,6 +12,8 @@ from cdk.acknowledging import NIST, SOLUTIONS, accept
 from cdk.keys import Keys
 from cdk.logs import log_group
 from cdk.network import Network
+from cdk.secrets import keep_in_account, reading
+from cdk.stack import removal
 from cdk.stages import Stage
 
 USER = "rag"
@@ -46,16 +47,7 @@ class Cache(Construct):
 
     def secret_statements(self) -> list[iam.PolicyStatement]:
         """Lets an identity read the password."""
-        read = iam.PolicyStatement(actions=["secretsmanager:GetSecretValue"], resources=[self.secret_arn])
-        if self._keys.data is None:
-            return [read]
-        through = f"secretsmanager.{aws_cdk.Aws.REGION}.amazonaws.com"
-        decrypt = iam.PolicyStatement(
-            actions=["kms:Decrypt"],
-            resources=[self._keys.data.key_arn],
-            conditions={"StringEquals": {"kms:ViaService": through}},
-        )
-        return [read, decrypt]
+        return reading(self.secret_arn, self._keys)
 
     def _password(self) -> secretsmanager.Secret:
         secret = secretsmanager.Secret(
@@ -67,8 +59,9 @@ class Cache(Construct):
             generate_secret_string=secretsmanager.SecretStringGenerator(
                 exclude_punctuation=True, include_space=False, password_length=64
             ),
-            removal_policy=self._stage.removal,
+            removal_policy=removal(self._stage),
         )
+        keep_in_account(secret)
         accept(
             secret,
             "Generated, used inside the network only, and opens nothing but a cache; a new one is set by deploying.",

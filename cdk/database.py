@@ -15,6 +15,7 @@ from cdk.keys import Keys
 from cdk.logs import log_group
 from cdk.network import Network
 from cdk.roles import service_role
+from cdk.secrets import keep_in_account, reading
 from cdk.stages import Stage
 from functions.table import MAINTAIN, OWNER, ROLES
 
@@ -62,6 +63,10 @@ class Database(Construct):
             return self._connect(self.instance.instance_resource_id, [role])
         # arn:aws:rds:<region>:<account>:db-proxy:<id>
         return self._connect(aws_cdk.Fn.select(6, aws_cdk.Fn.split(":", self.proxy.db_proxy_arn)), [role])
+
+    def secret_statements(self) -> list[iam.PolicyStatement]:
+        """Lets an identity read the owner's user name and password, a JSON object."""
+        return reading(self.master_secret_arn, self._keys)
 
     def _connect(self, resource: str, roles: list[str]) -> iam.PolicyStatement:
         stack = aws_cdk.Stack.of(self)
@@ -218,7 +223,9 @@ class Database(Construct):
 
         Source: Amazon RDS user guide, "Limitations for Secrets Manager integration with Amazon RDS".
         """
-        return rds.DatabaseSecret(self, "owner", username=OWNER, encryption_key=self._keys.data)
+        secret = rds.DatabaseSecret(self, "owner", username=OWNER, encryption_key=self._keys.data)
+        keep_in_account(secret)
+        return secret
 
     def _rotate(self, instance: rds.DatabaseInstance) -> None:
         instance.secret.add_rotation_schedule(

@@ -8,6 +8,7 @@ from aws_cdk import aws_config as config
 from aws_cdk import aws_guardduty as guardduty
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_securityhub as securityhub
 from constructs import Construct
 
 from cdk.acknowledging import NIST, accept
@@ -17,7 +18,7 @@ from cdk.stages import Stage
 
 
 class Guards(Construct):
-    """CloudTrail of all regions with every access to documents and backups, Config, GuardDuty."""
+    """CloudTrail of all regions with every access to documents and backups, Config, GuardDuty, Security Hub."""
 
     def __init__(
         self, scope: Construct, name: str, *, stage: Stage, keys: Keys, logs: s3.Bucket, watched: list[s3.Bucket]
@@ -26,6 +27,7 @@ class Guards(Construct):
         self._stage = stage
         self._trail(keys, logs, watched)
         self._record(logs)
+        securityhub.CfnHub(self, "hub", enable_default_standards=True)
         guardduty.CfnDetector(self, "detector", enable=True, finding_publishing_frequency="FIFTEEN_MINUTES")
 
     def _trail(self, keys: Keys, logs: s3.Bucket, watched: list[s3.Bucket]) -> None:

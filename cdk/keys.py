@@ -7,6 +7,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
+from cdk.stack import removal
 from cdk.stages import Stage
 
 
@@ -37,7 +38,7 @@ class Keys(Construct):
             description=description,
             enable_key_rotation=True,
             pending_window=aws_cdk.Duration.days(30),
-            removal_policy=self._stage.removal,
+            removal_policy=removal(self._stage),
         )
 
     def _let_services_send(self, key: kms.Key) -> None:

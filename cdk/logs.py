@@ -7,6 +7,7 @@ from constructs import Construct
 
 from cdk.acknowledging import NIST, accept
 from cdk.keys import Keys
+from cdk.stack import removal
 from cdk.stages import Stage
 
 
@@ -19,7 +20,7 @@ def log_group(
         name,
         log_group_name=log_group_name,
         encryption_key=keys.logs,
-        removal_policy=stage.removal,
+        removal_policy=removal(stage),
     )
     # The number itself: the library's enumeration of the days that CloudWatch allows would be a second list.
     group.node.default_child.retention_in_days = days or stage.log_days

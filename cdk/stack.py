@@ -8,6 +8,12 @@ from constructs import Construct
 from cdk.stages import Stage
 
 
+def removal(stage: Stage) -> aws_cdk.RemovalPolicy:
+    """What becomes of data whose resource leaves its stack; a failed first deployment leaves nothing behind."""
+    kept, gone = aws_cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE, aws_cdk.RemovalPolicy.DESTROY
+    return kept if stage.protected else gone
+
+
 class StageStack(aws_cdk.Stack):
     """A stack `rag-<stage>-<name>` with the stage in its tags."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from aws_cdk import RemovalPolicy
-
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -73,11 +71,6 @@ class Stage:
     bastion: bool = False
     copy_backups_to: str = ""
     account_guards: bool = False
-
-    @property
-    def removal(self) -> RemovalPolicy:
-        """What becomes of data whose resource leaves its stack; a failed first deployment leaves nothing behind."""
-        return RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if self.protected else RemovalPolicy.DESTROY
 
 
 DEV = Stage("dev")

@@ -17,13 +17,14 @@ Resource = dict[str, Any]
 
 def template_of(stage: Stage, stack: str) -> Template:
     """The template of one stack of a stage that is not one of ours."""
-    platforms = app(
-        [stage],
-        tree_metadata=False,
-        builtin_cloud_formation_validation=False,
-        context={"aws:cdk:bundling-stacks": []},
-    )
-    return dict(Synthesised.from_stack(platforms.node.find_child(stage.name).node.find_child(stack)).to_json())
+    return dict(Synthesised.from_stack(stack_of(stage, stack)).to_json())
+
+
+def stack_of(stage: Stage, stack: str) -> Any:
+    """One stack of a stage, not yet synthesised."""
+    options = {"tree_metadata": False, "builtin_cloud_formation_validation": False}
+    platforms = app([stage], context={"aws:cdk:bundling-stacks": []}, **options)
+    return platforms.node.find_child(stage.name).node.find_child(stack)
 
 
 def resources(template: Template, kind: str) -> dict[str, Resource]:

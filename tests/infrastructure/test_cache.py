@@ -63,6 +63,17 @@ def test_the_password_is_generated_and_in_no_template(templates: Templates, stag
 
 
 @per_stage
+def test_no_other_account_ever_reads_a_secret_of_ours(templates: Templates, stage: Stage) -> None:
+    data = templates[stage.name]["data"]
+    policies = properties(data, "AWS::SecretsManager::ResourcePolicy")
+    assert len(policies) == len(properties(data, "AWS::SecretsManager::Secret"))
+    for policy in policies:
+        [refusal] = [s for s in policy["ResourcePolicy"]["Statement"] if s.get("Sid") == "OtherAccounts"]
+        assert refusal["Effect"] == "Deny"
+        assert refusal["Condition"]["StringNotEquals"] == {"aws:PrincipalAccount": {"Ref": "AWS::AccountId"}}
+
+
+@per_stage
 def test_only_functions_reach_the_cache(templates: Templates, stage: Stage) -> None:
     rules = [
         rule

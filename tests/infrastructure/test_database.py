@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from cdk.database import ROOT_CERTIFICATES
-from cdk.stages import STAGES, Stage
+from cdk.stages import DEV, STAGES, STAGING, Stage
 from functions.table import MAINTAIN, OWNER, ROLES
 from tests.infrastructure.conftest import Templates
-from tests.infrastructure.reading import Resource, only, properties, resources, starting, text
+from tests.infrastructure.reading import Resource, only, properties, resources, stack_of, starting, text
 
 ROOT = Path(__file__).parents[2]
 per_stage = pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
@@ -133,6 +133,31 @@ def test_the_proxy_passes_identities_on_and_may_connect_as_the_functions_roles_a
     users = {text(resource).rpartition("/")[2].strip('"]}') for resource in statement["Resource"]}
     assert users == set(ROLES)
     assert OWNER not in users
+
+
+def test_functions_go_where_the_stage_has_it_and_the_owner_always_to_the_instance() -> None:
+    for stage in (DEV, STAGING):
+        data = stack_of(stage, "data")
+        database = data.database
+        through, direct = (text(data.resolve(database.url("rag_query", direct=d))) for d in (False, True))
+        assert ("databaseproxy" in through) is stage.database_proxy
+        assert "databaseinstance" in direct
+        assert "databaseproxy" not in direct
+        assert "postgresql://rag_query@" in through
+        assert f":5432/rag?sslmode=verify-full&sslrootcert={ROOT_CERTIFICATES}" in through
+        statement = data.resolve(database.connect_statement("rag_query").to_statement_json())
+        assert statement["Action"] == "rds-db:connect"
+        assert text(statement["Resource"]).endswith('/rag_query"]]}')
+        assert ("databaseproxy" in text(statement["Resource"])) is stage.database_proxy
+
+
+def test_reading_the_owners_password_takes_no_more_than_that_secret_and_its_key() -> None:
+    data = stack_of(STAGING, "data")
+    read, decrypt = (data.resolve(each.to_statement_json()) for each in data.database.secret_statements())
+    assert read["Action"] == "secretsmanager:GetSecretValue"
+    assert "MasterUserSecret.SecretArn" in text(read["Resource"])
+    assert decrypt["Action"] == "kms:Decrypt"
+    assert "secretsmanager." in text(decrypt["Condition"]["StringEquals"]["kms:ViaService"])
 
 
 def test_prod_has_a_replica_with_what_its_source_has(templates: Templates) -> None:

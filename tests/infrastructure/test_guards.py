@@ -19,6 +19,7 @@ def test_prod_records_changes_and_looks_for_attacks(templates: Templates) -> Non
     assert only(prod, "AWS::Config::ConfigurationRecorder")["RecordingGroup"]["AllSupported"] is True
     assert "bucketslogs" in text(only(prod, "AWS::Config::DeliveryChannel")["S3BucketName"])
     assert only(prod, "AWS::GuardDuty::Detector")["Enable"] is True
+    assert only(prod, "AWS::SecurityHub::Hub")
 
 
 def test_other_stages_leave_the_account_alone(templates: Templates) -> None:
