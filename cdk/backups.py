@@ -73,10 +73,10 @@ class Backups(Construct):
                 resources=[instance, snapshots],
             ),
             iam.PolicyStatement(actions=["rds:DescribeDBInstances", "rds:ModifyDBInstance"], resources=[instance]),
+            iam.PolicyStatement(actions=["rds:DescribeDBSnapshots"], resources=[instance, snapshots]),
             iam.PolicyStatement(
                 actions=[
-                    *("rds:CopyDBSnapshot", "rds:DeleteDBSnapshot"),
-                    *("rds:DescribeDBSnapshots", "rds:ModifyDBSnapshotAttribute"),
+                    *("rds:CopyDBSnapshot", "rds:DeleteDBSnapshot", "rds:ModifyDBSnapshotAttribute"),
                 ],
                 resources=[snapshots],
             ),

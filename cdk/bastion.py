@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from cdk.acknowledging import NIST, SOLUTIONS, accept
 from cdk.cache import PORT as CACHE_PORT
 from cdk.cache import Cache
 from cdk.database import PORT, Database
@@ -24,12 +26,13 @@ class Bastion(Construct):
         network.admit(group)
         database.group.connections.allow_from(group, ec2.Port.tcp(PORT), "Bastion")
         cache.group.connections.allow_from(group, ec2.Port.tcp(CACHE_PORT), "Bastion")
-        ec2.BastionHostLinux(
+        host = ec2.Instance(
             self,
             "host",
             vpc=network.vpc,
-            subnet_selection=network.private,
+            vpc_subnets=network.private,
             security_group=group,
+            role=self._role(),
             instance_name=f"rag-{stage.name}-bastion",
             instance_type=ec2.InstanceType("t4g.nano"),
             machine_image=ec2.MachineImage.latest_amazon_linux2023(cpu_type=ec2.AmazonLinuxCpuType.ARM_64),
@@ -38,3 +41,30 @@ class Bastion(Construct):
                 ec2.BlockDevice(device_name="/dev/xvda", volume=ec2.BlockDeviceVolume.ebs(8, encrypted=True))
             ],
         )
+        accept(
+            host,
+            "It holds nothing and is there as long as somebody needs it; another is a deployment away.",
+            f"{SOLUTIONS}EC28",
+            f"{SOLUTIONS}EC29",
+            f"{NIST}EC2InstanceDetailedMonitoringEnabled",
+        )
+
+    def _role(self) -> iam.Role:
+        role = iam.Role(self, "role", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
+        policy = iam.ManagedPolicy(
+            self,
+            "role-policy",
+            roles=[role],
+            statements=[
+                iam.PolicyStatement(
+                    actions=[
+                        "ssm:UpdateInstanceInformation",
+                        *("ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel"),
+                        *("ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel"),
+                    ],
+                    resources=["*"],
+                )
+            ],
+        )
+        accept(policy, "Session Manager's actions know no resources.", f"{SOLUTIONS}IAM5[Resource::*]")
+        return role

@@ -116,6 +116,7 @@ class Database(Construct):
             self,
             "monitoring",
             service="monitoring.rds",
+            names_account=True,
             statements=[
                 iam.PolicyStatement(
                     actions=["logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:DescribeLogStreams"],

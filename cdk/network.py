@@ -169,6 +169,7 @@ class Network(Construct):
             self,
             "flow-logs",
             service="vpc-flow-logs",
+            names_account=True,
             statements=[
                 iam.PolicyStatement(
                     actions=["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],

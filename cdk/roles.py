@@ -67,11 +67,15 @@ def boundary(scope: Construct, stage: Stage) -> iam.ManagedPolicy | None:
     return policy
 
 
-def service_role(scope: Construct, name: str, *, service: str, statements: Sequence[iam.PolicyStatement]) -> iam.Role:
-    """A role for a service of AWS acting for this account, with a policy that shows by itself what it may do."""
-    principal = iam.ServicePrincipal(
-        f"{service}.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": aws_cdk.Aws.ACCOUNT_ID}}
-    )
+def service_role(
+    scope: Construct, name: str, *, service: str, statements: Sequence[iam.PolicyStatement], names_account: bool = False
+) -> iam.Role:
+    """A role for a service of AWS, with a policy that shows by itself what it may do.
+
+    `names_account`: the service's manual says that it tells IAM for whom it acts, so the role asks for this account.
+    """
+    mine = {"StringEquals": {"aws:SourceAccount": aws_cdk.Aws.ACCOUNT_ID}}
+    principal = iam.ServicePrincipal(f"{service}.amazonaws.com", conditions=mine if names_account else None)
     role = iam.Role(scope, name, assumed_by=principal)
     iam.ManagedPolicy(scope, f"{name}-policy", statements=list(statements), roles=[role])
     return role

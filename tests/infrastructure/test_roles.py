@@ -40,14 +40,15 @@ def test_the_boundary_names_each_action_and_none_that_gives_rights(templates: Te
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_aws_services_take_a_role_of_the_data_stack_only_for_this_account(templates: Templates, stage: Stage) -> None:
-    ours = [
-        role
+def test_services_that_say_for_whom_they_act_take_a_role_for_this_account_only(
+    templates: Templates, stage: Stage
+) -> None:
+    trusted = {
+        text(statement["Principal"]): statement.get("Condition")
         for role in properties(templates[stage.name]["data"], "AWS::IAM::Role")
-        if "lambda.amazonaws.com" not in text(role) and "ec2.amazonaws.com" not in text(role)
-    ]
-    services = [s for role in ours for s in role["AssumeRolePolicyDocument"]["Statement"]]
-    assert services
-    without = [s["Principal"] for s in services if "AWS::AccountId" not in text(s.get("Condition", {}))]
-    # The library makes the trail's role.
-    assert without in ([], [{"Service": "cloudtrail.amazonaws.com"}])
+        for statement in as_list(role["AssumeRolePolicyDocument"]["Statement"])
+    }
+    mine = {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    saying = {service for service in trusted if "vpc-flow-logs" in service or "monitoring.rds" in service}
+    assert len(saying) == (2 if stage.enhanced_monitoring else 1)
+    assert all(trusted[service] == mine for service in saying)
