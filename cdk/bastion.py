@@ -9,8 +9,9 @@ from constructs import Construct
 from cdk.acknowledging import NIST, SOLUTIONS, accept
 from cdk.cache import PORT as CACHE_PORT
 from cdk.cache import Cache
-from cdk.database import PORT, Database
+from cdk.database import Database
 from cdk.network import HTTPS, Network
+from cdk.proxy import PORT
 from cdk.stages import Stage
 
 

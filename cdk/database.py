@@ -14,13 +14,13 @@ from cdk.acknowledging import NIST, SOLUTIONS, accept
 from cdk.keys import Keys
 from cdk.logs import log_group
 from cdk.network import Network
+from cdk.proxy import PORT, connecting, database_proxy
 from cdk.roles import service_role
 from cdk.secrets import keep_in_account, reading
 from cdk.stages import Stage
 from functions.table import MAINTAIN, OWNER, ROLES
 
 NAME = "rag"
-PORT = 5432
 ENGINE = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_18_3)
 # Where a layer puts the roots that RDS and its proxies sign with.
 ROOT_CERTIFICATES = "/opt/python/rag/rds.pem"
@@ -60,26 +60,14 @@ class Database(Construct):
     def connect_statement(self, role: str) -> iam.PolicyStatement:
         """Lets an identity connect as this role where `url` points, with a token instead of a password."""
         if self.proxy is None:
-            return self._connect(self.instance.instance_resource_id, [role])
+            return connecting(self, self.instance.instance_resource_id, [role])
         # arn:aws:rds:<region>:<account>:db-proxy:<id>
-        return self._connect(aws_cdk.Fn.select(6, aws_cdk.Fn.split(":", self.proxy.db_proxy_arn)), [role])
+        proxy_id = aws_cdk.Fn.select(6, aws_cdk.Fn.split(":", self.proxy.db_proxy_arn))
+        return connecting(self, proxy_id, [role])
 
     def secret_statements(self) -> list[iam.PolicyStatement]:
         """Lets an identity read the owner's user name and password, a JSON object."""
         return reading(self.master_secret_arn, self._keys)
-
-    def _connect(self, resource: str, roles: list[str]) -> iam.PolicyStatement:
-        stack = aws_cdk.Stack.of(self)
-        users = [
-            stack.format_arn(
-                service="rds-db",
-                resource="dbuser",
-                resource_name=f"{resource}/{role}",
-                arn_format=aws_cdk.ArnFormat.COLON_RESOURCE_NAME,
-            )
-            for role in roles
-        ]
-        return iam.PolicyStatement(actions=["rds-db:connect"], resources=users)
 
     def _parameter_group(self) -> rds.ParameterGroup:
         return rds.ParameterGroup(
@@ -263,46 +251,22 @@ class Database(Construct):
         return replica
 
     def _proxy(self) -> rds.DatabaseProxy:
-        """End-to-end IAM: the proxy's own role connects as the same database role that the function asked for."""
-        name = f"rag-{self._stage.name}"
-        group = self._network.group("proxy", "The proxy: from functions")
-        group.connections.allow_from(self._network.functions_group, ec2.Port.tcp(PORT), "Functions")
-        role = service_role(
+        return database_proxy(
             self,
-            "proxy-role",
-            service="rds",
-            statements=[self._connect(self.instance.instance_resource_id, list(ROLES))],
-        )
-        logs = self._log_group("proxy-log", f"/aws/rds/proxy/{name}")
-        proxy = rds.DatabaseProxy(
-            self,
-            "proxy",
-            db_proxy_name=name,
-            proxy_target=rds.ProxyTarget.from_instance(self._with_known_port()),
-            default_auth_scheme=rds.DefaultAuthScheme.IAM_AUTH,
-            role=role,
-            vpc=self._network.vpc,
-            vpc_subnets=self._network.isolated,
-            security_groups=[group],
-            require_tls=True,
-            idle_client_timeout=Duration.minutes(15),
-            borrow_timeout=Duration.seconds(5),
-            max_connections_percent=80,
-            max_idle_connections_percent=20,
-        )
-        proxy.node.add_dependency(logs)
-        return proxy
-
-    def _with_known_port(self) -> rds.IDatabaseInstance:
-        """The instance, with a port that rules over security groups can read before it exists."""
-        return rds.DatabaseInstance.from_database_instance_attributes(
-            self,
-            "known-port",
-            engine=ENGINE,
-            instance_identifier=self.instance.instance_identifier,
-            instance_endpoint_address=self.instance.db_instance_endpoint_address,
-            port=PORT,
-            security_groups=[self.group],
+            stage=self._stage,
+            network=self._network,
+            # With a port that rules over security groups can read before the instance exists.
+            target=rds.DatabaseInstance.from_database_instance_attributes(
+                self,
+                "known-port",
+                engine=ENGINE,
+                instance_identifier=self.instance.instance_identifier,
+                instance_endpoint_address=self.instance.db_instance_endpoint_address,
+                port=PORT,
+                security_groups=[self.group],
+            ),
+            connects=connecting(self, self.instance.instance_resource_id, ROLES),
+            log=self._log_group("proxy-log", f"/aws/rds/proxy/rag-{self._stage.name}"),
         )
 
     def _log_groups(self, identifier: str) -> list[Construct]:
