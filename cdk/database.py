@@ -22,8 +22,8 @@ from functions.table import MAINTAIN, OWNER, ROLES
 
 NAME = "rag"
 ENGINE = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_18_3)
-# Where a layer puts the roots that RDS and its proxies sign with.
-ROOT_CERTIFICATES = "/opt/python/rag/rds.pem"
+# Where the rag layer puts the roots that RDS signs with, a file for each region, and those of its proxies.
+ROOT_CERTIFICATES = "/opt/python/rag/certificates"
 # UTC; AWS Backup refuses to start within an hour before either.
 BACKUP_WINDOW = "02:00-02:30"
 MAINTENANCE_WINDOW = "sun:04:00-sun:04:30"
@@ -54,8 +54,12 @@ class Database(Construct):
 
     def url(self, role: str, *, direct: bool = False) -> str:
         """The URL of this role, without a password; `direct`: of the instance where there is a proxy too."""
-        host = self.instance_endpoint if direct else self.endpoint
-        return f"postgresql://{role}@{host}:{PORT}/{NAME}?sslmode=verify-full&sslrootcert={ROOT_CERTIFICATES}"
+        proxied = self.proxy is not None and not direct
+        host = self.endpoint if proxied else self.instance_endpoint
+        roots = "proxy" if proxied else aws_cdk.Stack.of(self).region
+        return (
+            f"postgresql://{role}@{host}:{PORT}/{NAME}?sslmode=verify-full&sslrootcert={ROOT_CERTIFICATES}/{roots}.pem"
+        )
 
     def connect_statement(self, role: str) -> iam.PolicyStatement:
         """Lets an identity connect as this role where `url` points, with a token instead of a password."""
