@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import select
+import socket
 import struct
 import threading
 import time
@@ -16,7 +19,10 @@ Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
 
 
 class FakeModel:
-    """`script` replies in order, then `default` for ever; `requests` are the bodies it got."""
+    """`script` replies in order, then as by default; `requests` are the bodies it got.
+
+    `cut_off` is set when a client left before its streamed answer was whole.
+    """
 
     def __init__(self, dimensions: int = 4) -> None:
         self.dimensions = dimensions
@@ -25,6 +31,7 @@ class FakeModel:
         self.script: list[Reply] = []
         self.says = "A plain sentence [1]."
         self.url = ""
+        self.cut_off = threading.Event()
 
     def reply(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         self.requests.append(body)
@@ -32,6 +39,8 @@ class FakeModel:
             self.script.pop(0)(handler, body)
         elif "input" in body:
             send_json(handler, embeddings([unit(text, self.dimensions) for text in body["input"]]))
+        elif body.get("stream"):
+            speak(self.says)(handler, body)
         else:
             send_json(handler, chat(self.says))
 
@@ -68,6 +77,53 @@ def chat(text: str | None) -> dict[str, Any]:
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
     }
+
+
+def speak(text: str, *, seconds: float = 0, whole: bool = True, at: Callable[[int], None] | None = None) -> Reply:
+    """A streamed completion, a word in each chunk and `seconds` between them; without its end unless `whole`.
+
+    `at` is called with its number before each word.
+    """
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        words = re.findall(r"\s*\S+", text)
+        for number, word in enumerate(words):
+            if at is not None:
+                at(number)
+            write_chunk(handler, chunk({"content": word}))
+            if left(handler, seconds):
+                handler.server.model.cut_off.set()  # type: ignore[attr-defined]
+                handler.close_connection = True
+                return
+        if whole:
+            usage = {"usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}}
+            write_chunk(handler, chunk({}, finish_reason="stop"))
+            asked = (body.get("stream_options") or {}).get("include_usage")
+            write_chunk(handler, {**chunk({}), "choices": [], **usage} if asked else None)
+        handler.wfile.write(b"0\r\n\r\n")
+
+    return reply
+
+
+def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "fake", "choices": [choice]}
+
+
+def write_chunk(handler: BaseHTTPRequestHandler, content: dict[str, Any] | None) -> None:
+    data = b"data: " + json.dumps(content).encode() + b"\n\n" if content else b"data: [DONE]\n\n"
+    handler.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+    handler.wfile.flush()
+
+
+def left(handler: BaseHTTPRequestHandler, seconds: float) -> bool:
+    """Wait, and say whether the client hung up meanwhile."""
+    readable, _, _ = select.select([handler.connection], [], [], seconds)
+    return bool(readable) and handler.connection.recv(1, socket.MSG_PEEK) == b""
 
 
 def send_json(handler: BaseHTTPRequestHandler, body: Any, status: int = 200, **headers: str) -> None:
@@ -126,6 +182,7 @@ def serving(model: FakeModel) -> Iterator[FakeModel]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.model = model  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, args=[0.05], daemon=True)
     thread.start()
     model.url = f"http://127.0.0.1:{server.server_port}/v1"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -153,3 +154,92 @@ def test_a_model_that_says_nothing_is_a_typed_error(model: FakeModel, body: dict
     model.script = [lambda h, _: send_json(h, body)] * 3
     with pytest.raises(UnavailableError):
         edge(model).complete([{"role": "user", "content": "hi"}], soon())
+
+
+ASKED = [{"role": "user", "content": "hi"}]
+
+
+def test_a_streamed_completion_is_said_piece_by_piece_and_is_the_same_in_the_end(model: FakeModel) -> None:
+    model.says = "Refunds are paid. [1]"
+    said: list[str] = []
+    whole = edge(model).stream(ASKED, soon(), said.append)
+    assert [piece for piece in said if piece] == ["Refunds", " are", " paid.", " [1]"]
+    assert whole == edge(model).complete(ASKED, soon())
+    streamed, plain = model.requests
+    assert streamed == {**plain, "stream": True, "stream_options": {"include_usage": True}}
+
+
+def test_the_first_piece_is_said_before_the_last_is_made(model: FakeModel) -> None:
+    first = threading.Event()
+    model.script = [fake_model.speak("one two three", at=lambda number: number < 2 or first.wait(5))]
+    started = time.monotonic()
+    edge(model).stream(ASKED, soon(), lambda piece: first.set() if piece == "one" else None)
+    assert time.monotonic() - started < 4
+
+
+def test_a_stream_that_is_refused_is_made_again_until_a_word_was_said(model: FakeModel) -> None:
+    model.script = [fake_model.status(503), fake_model.speak("", whole=False)]
+    said: list[str] = []
+    assert edge(model).stream(ASKED, soon(), said.append).text == "A plain sentence [1]."
+    assert len(model.requests) == 3
+    model.script = [fake_model.speak("Half of", whole=False)]
+    with pytest.raises(ModelError, match="broke off"):
+        edge(model).stream(ASKED, soon(), said.append)
+    assert len(model.requests) == 4
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        lambda h, _: send(h, b"<html>hello</html>", 200, "text/html"),
+        lambda h, _: send(h, b"data: {\n\n", 200, "text/event-stream"),
+        lambda h, _: send(h, b'data: {"choices": 1}\n\n', 200, "text/event-stream"),
+        lambda h, _: send(h, b'data: {"error": {"message": "no"}}\n\n', 200, "text/event-stream"),
+        fake_model.speak(" \0 "),
+    ],
+    ids=["html", "cut json", "wrong shape", "error", "nothing said"],
+)
+def test_a_stream_that_is_no_completion_is_a_typed_error(model: FakeModel, reply: Any) -> None:
+    model.script = [reply] * 3
+    with pytest.raises(UnavailableError):
+        edge(model).stream(ASKED, soon(), lambda _: None)
+
+
+@pytest.mark.parametrize("words", ["one two three", ""], ids=["midway", "before the first word"])
+def test_whoever_hears_a_silent_model_can_end_its_request(model: FakeModel, words: str) -> None:
+    def silent(handler: Any, body: dict[str, Any]) -> None:
+        model.requests.append({"left": fake_model.left(handler, 10)})
+        handler.close_connection = True
+
+    model.script = [fake_model.speak(words, seconds=10) if words else silent]
+    started = time.monotonic()
+
+    def leave(piece: str) -> None:
+        if not piece and time.monotonic() - started > 0.5:
+            raise InterruptedError
+
+    used = edge(model)
+    with pytest.raises(InterruptedError):
+        used.stream(ASKED, soon(), leave)
+    if words:
+        assert model.cut_off.wait(5)
+    else:
+        wait_until(lambda: {"left": True} in model.requests)
+    assert time.monotonic() - started < 5
+    assert used.stream(ASKED, soon(), lambda _: None).text == "A plain sentence [1]."
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_stream_that_drips_ends_at_the_deadline_with_its_request(model: FakeModel) -> None:
+    model.script = [fake_model.speak("a b c d e f g h i j k l m", seconds=0.2)]
+    started = time.monotonic()
+    with pytest.raises(DeadlineError):
+        edge(model).stream(ASKED, Deadline.after(0.5), lambda _: None)
+    assert time.monotonic() - started < 2
+    assert model.cut_off.wait(5)

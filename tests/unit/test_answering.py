@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import re
 import uuid
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,6 +51,39 @@ class FakeLLM:
         if self.says is None:
             raise UnavailableError("down")
         return Completion(self.says, self.chat_model, 10, 5)
+
+    def stream(
+        self,
+        messages: Sequence[dict[str, str]],
+        deadline: Deadline,
+        say: Callable[[str], None],
+        *,
+        most_tokens: int | None = None,
+    ) -> Completion:
+        """Word by word; what is behind the last `|` is never said, because then it goes down."""
+        text, broken, _ = (self.says or "").rpartition("|")
+        for word in re.findall(r"\s*\S+", text or self.says or ""):
+            say(word)
+        if broken:
+            raise UnavailableError("down")
+        return self.complete(messages, deadline, most_tokens=most_tokens)
+
+
+@dataclass
+class FakeListener:
+    """What it heard, in order; with `leaves_after` pieces it is gone."""
+
+    heard: list[str] = field(default_factory=list)
+    leaves_after: int = 1000
+
+    def found(self, hits: Sequence[Hit]) -> None:
+        self.heard.append(f"{len(hits)} hits")
+
+    def said(self, piece: str) -> None:
+        if len(self.heard) > self.leaves_after:
+            raise InterruptedError
+        if piece:
+            self.heard.append(piece)
 
 
 @dataclass
@@ -140,7 +174,13 @@ class World:
         return searching.search(question, llm=self.llm, store=self.store, cache=self.cache, deadline=Deadline.after(10))
 
     def reply(
-        self, *, seconds: float = 10, limits: Limits | None = None, style: Style = "short", **asked: Any
+        self,
+        *,
+        seconds: float = 10,
+        limits: Limits | None = None,
+        style: Style = "short",
+        listener: FakeListener | None = None,
+        **asked: Any,
     ) -> answering.Reply:
         return answering.answer(
             Question(**{"tenant_id": TENANT, "text": "How are refunds paid?", **asked}),
@@ -151,6 +191,7 @@ class World:
             limits=limits or Limits(passages=10, context_tokens=10_000, min_score=None),
             deadline=Deadline.after(seconds),
             style=style,
+            listener=listener,
         )
 
     def answer(self, **asked: Any) -> Answer:
@@ -368,3 +409,47 @@ def test_an_unknown_collection_is_said_before_the_model_is_asked(world: World) -
     with pytest.raises(NotFoundError):
         world.answer(collection="absent")
     assert world.llm.asked == []
+
+
+def test_a_listener_hears_the_hits_then_the_words_without_markers_and_the_answer_is_the_same(world: World) -> None:
+    world.llm.says = "Refunds are paid [1] within nine working days. [1]"
+    listener, again = FakeListener(), FakeListener()
+    answer = world.answer(listener=listener)
+    assert listener.heard[0] == "2 hits"
+    assert "".join(listener.heard[1:]) == "Refunds are paid within nine working days."
+    assert len(listener.heard) > 5
+    repeated = world.answer(listener=again)
+    assert again.heard == ["2 hits", "Refunds are paid within nine working days."]
+    assert (answer.cached, repeated.cached) == (False, True)
+    assert dataclasses.replace(repeated, cached=False, timings_ms={}) == dataclasses.replace(answer, timings_ms={})
+    assert world.answer().text == answer.text
+
+
+def test_a_listener_hears_what_somebody_else_was_told(world: World) -> None:
+    world.cache.landing = {"text": "Nine days. [1]", "model": "chatter", "prompt_tokens": 1, "completion_tokens": 1}
+    listener = FakeListener()
+    assert world.answer(listener=listener).cached
+    assert listener.heard == ["2 hits", "Nine days."]
+
+
+def test_a_stream_that_breaks_leaves_passages_and_is_not_cached(world: World) -> None:
+    world.llm.says = "Refunds are |paid."
+    listener = FakeListener()
+    answer = world.answer(listener=listener)
+    assert listener.heard == ["2 hits", "Refunds", " are"]
+    assert (answer.text, answer.degraded, answer.citations) == (MODEL_DOWN, "retrieval_only", ())
+    world.llm.says = "Refunds are paid within nine working days. [1]"
+    assert not world.answer().cached
+
+
+def test_a_listener_who_leaves_ends_the_work_and_nothing_is_cached(world: World) -> None:
+    with pytest.raises(InterruptedError):
+        world.answer(listener=FakeListener(leaves_after=2))
+    assert not world.answer().cached
+
+
+def test_who_asks_what_nothing_answers_hears_the_hits_and_no_words(world: World) -> None:
+    world.store.cosine = world.store.met = 0.0
+    listener = FakeListener()
+    assert world.answer(listener=listener).text == prompting.NO_ANSWER
+    assert listener.heard == ["2 hits"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rag.citing import cite
+from rag.citing import Unmarked, cite
 from rag.types import Hit
 
 MARKER = re.compile(r"\[([0-9]+)\]")
@@ -203,3 +203,27 @@ def test_whatever_a_model_writes_markers_and_citations_agree_and_quotes_are_lite
         assert citation.quote in citation.hit.content
         assert len(citation.quote) <= 300
     assert cited.dropped <= text.count("]") + text.count("】") + text.count(",") + text.count(";")
+
+
+@given(st.lists(st.text(alphabet="ab1 ,;.[]【】\n\t", max_size=6), max_size=12))
+@example(["A sentence ", "[", "1", "]", "[2", ", 3", "]."])
+@example(["[1[9", "]2]"])
+@example(["a [1] ", "【2】", " b"])
+def test_a_text_in_pieces_is_the_text_without_its_markers_however_it_is_cut(pieces: list[str]) -> None:
+    whole, text = Unmarked(), "".join(pieces)
+    plain = whole.feed(text) + whole.end()
+    cut = Unmarked()
+    assert "".join(cut.feed(piece) for piece in pieces) + cut.end() == plain
+    # Without passages every marker goes.
+    assert plain.strip() == cite(text, []).text
+
+
+def test_what_cannot_become_a_marker_is_not_held_back() -> None:
+    unmarked = Unmarked()
+    assert [unmarked.feed(piece) for piece in ("Nine days", " [1]", ". See [", "a].")] == [
+        "Nine days",
+        "",
+        ". See",
+        " [a].",
+    ]
+    assert unmarked.end() == ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from rag import citing, completing, prompting, ranking, searching
-from rag.completing import Chat
+from rag.completing import Chat, Say
 from rag.deadline import Deadline
 from rag.errors import UnavailableError
 from rag.explaining import Answered, Explanation, explain
@@ -19,6 +20,16 @@ MODEL_DOWN = "The model is not available just now. These are the passages that w
 
 
 class LLM(Embedder, Chat, Protocol): ...
+
+
+class Listener(Protocol):
+    """Who hears of an answer while it is made; what a listener raises ends the work.
+
+    What is said is the model's, without markers and not yet checked: only the answer itself cites.
+    """
+
+    def found(self, hits: Sequence[Hit]) -> None: ...
+    def said(self, piece: str) -> None: ...
 
 
 class Cache(searching.Cache, completing.Cache, Protocol): ...
@@ -59,11 +70,14 @@ def answer(
     deadline: Deadline,
     reranker: Reranker | None = None,
     style: Style = "short",
+    listener: Listener | None = None,
 ) -> Reply:
     """Answer from what a search finds now; only the model's words are cached, under the very passages it was shown."""
     timings = Stopwatch()
     found = searching.search(question, llm=llm, store=store, cache=cache, deadline=deadline, reranker=reranker)
     timings.milliseconds.update(found.timings_ms)
+    if listener is not None:
+        listener.found(found.hits)
     least = ranking.least_relevance(llm.embedding_model) if limits.min_score is None else limits.min_score
     if not ranking.relevant(found.hits, found.possible_bm25, least=least):
         return Reply(_without_model(prompting.NO_ANSWER, found, found.degraded, timings), found, least)
@@ -77,7 +91,7 @@ def answer(
     )
     try:
         with timings.measure("model"):
-            completion, cached = _completion(question, prompt, style, llm=llm, cache=cache, deadline=deadline)
+            completion, cached = _completion(question, prompt, style, listener, llm=llm, cache=cache, deadline=deadline)
     except UnavailableError:
         return Reply(_without_model(MODEL_DOWN, found, "retrieval_only", timings), found, least, prompt.passages)
 
@@ -103,18 +117,31 @@ def _without_model(text: str, found: Found, degraded: str | None, timings: Stopw
 
 
 def _completion(
-    question: Question, prompt: prompting.Prompt, style: Style, *, llm: LLM, cache: Cache, deadline: Deadline
+    question: Question,
+    prompt: prompting.Prompt,
+    style: Style,
+    listener: Listener | None,
+    *,
+    llm: LLM,
+    cache: Cache,
+    deadline: Deadline,
 ) -> tuple[Completion, bool]:
     shown = [
         [str(hit.chunk_id), hit.content_hash.hex(), hit.title or hit.key, hit.heading, hit.page]
         for hit in prompt.passages
     ]
     asked = [style, " ".join(unicodedata.normalize("NFC", question.text).split())]
-    return completing.complete(
+    unmarked = citing.Unmarked()
+    say: Say | None = None if listener is None else lambda piece: listener.said(unmarked.feed(piece))
+    completion, cached = completing.complete(
         prompt.messages,
         key=cache.answer_key(str(question.tenant_id), llm.chat_model, prompting.PROMPT_VERSION, asked, shown),
         llm=llm,
         cache=cache,
         deadline=deadline,
         most_tokens=prompting.MANNERS[style].most_tokens,
+        say=say,
     )
+    if listener is not None:
+        listener.said(unmarked.end())
+    return completion, cached

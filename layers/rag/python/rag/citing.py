@@ -26,6 +26,8 @@ _MARKERS = re.compile(rf"{_MARKER}(?:[ \t]*{_MARKER})*")
 _NUMBER = re.compile(r"[0-9]+")
 _NO_GAP = re.compile(r"[\s.,;:!?)]|\Z")
 _PIECE = re.compile(r"\S{1,60}")
+# The end of a text that what follows may make, or extend to, a run of markers; white space before one goes with it.
+_OPEN = re.compile(rf"[ \t]*(?:{_MARKER}[ \t]*)*(?:[\[【][\s0-9,;]*)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,29 @@ class _Evidence(NamedTuple):
     start: int
     end: int
     terms: frozenset[int]
+
+
+class Unmarked:
+    """A text that comes in pieces, without its markers: who reads along must not take one for a citation.
+
+    However the text is cut into pieces, what is given back is together the same.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """Return what is certain by now: all but an end that may become part of a marker."""
+        self._held += piece
+        end = _OPEN.search(self._held)
+        assert end is not None  # noqa: S101 (it matches the empty end of every text)
+        certain, self._held = self._held[: end.start()], self._held[end.start() :]
+        return _unmarked(certain)
+
+    def end(self) -> str:
+        """Return what was held back, when nothing follows."""
+        held, self._held = self._held, ""
+        return _unmarked(held)
 
 
 def cite(text: str, passages: Sequence[Hit], *, language: str = "english") -> Cited:
@@ -90,9 +115,17 @@ def _lift(text: str) -> tuple[list[_Run], str]:
     return runs, text[done:]
 
 
+def _unmarked(text: str) -> str:
+    return _plain(*_lift(text))
+
+
+def _plain(runs: Sequence[_Run], tail: str) -> str:
+    return "".join(run.before + run.gap for run in runs) + tail
+
+
 def _claims(runs: Sequence[_Run], tail: str, language: str) -> Iterator[list[frozenset[int]]]:
     """For each run of markers the content words it vouches for: of its sentence, and of the part just before it."""
-    plain = "".join(run.before + run.gap for run in runs) + tail
+    plain = _plain(runs, tail)
     spans = sentences(plain)
     starts = [start for start, _ in spans]
     previous = position = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Protocol
@@ -10,12 +10,18 @@ from typing import Protocol
 from rag.deadline import Deadline
 from rag.types import JSON, Completion
 
+# Gets what a model says, piece by piece, and an empty piece now and then while it is silent; what it raises ends that.
+Say = Callable[[str], None]
+
 
 class Chat(Protocol):
     chat_model: str
 
     def complete(
         self, messages: Sequence[dict[str, str]], deadline: Deadline, *, most_tokens: int | None = None
+    ) -> Completion: ...
+    def stream(
+        self, messages: Sequence[dict[str, str]], deadline: Deadline, say: Say, *, most_tokens: int | None = None
     ) -> Completion: ...
 
 
@@ -34,21 +40,33 @@ def complete(
     cache: Cache,
     deadline: Deadline,
     most_tokens: int | None = None,
+    say: Say | None = None,
 ) -> tuple[Completion, bool]:
     """Return what the model says, and whether it had said so before; `key` must tell everything that it is shown.
 
-    UnavailableError when it does not answer before the deadline.
+    With `say` it is heard while it comes: in one piece where it had been said before. Only what was said to its end is
+    kept. UnavailableError when it does not answer before the deadline.
     """
     said = _stored(cache.get(key))
     if said is not None:
-        return said, True
+        return _repeated(said, say), True
     with cache.flight(key, wait_seconds=deadline.within(25) / 2) as landed:
         said = _stored(landed)
         if said is not None:
-            return said, True
-        completion = llm.complete(messages, deadline, most_tokens=most_tokens)
+            return _repeated(said, say), True
+        completion = (
+            llm.complete(messages, deadline, most_tokens=most_tokens)
+            if say is None
+            else llm.stream(messages, deadline, say, most_tokens=most_tokens)
+        )
         cache.set(key, asdict(completion))
         return completion, False
+
+
+def _repeated(said: Completion, say: Say | None) -> Completion:
+    if say is not None:
+        say(said.text)
+    return said
 
 
 def _stored(stored: JSON | None) -> Completion | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import random
-import sys
 import time
-from array import array
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rag import checking
+from rag.connections import Connections
 from rag.deadline import Deadline
 from rag.errors import DeadlineError, ModelError, UnavailableError
 from rag.types import Completion, Vector
@@ -25,6 +25,8 @@ ATTEMPTS = 3
 BACKOFF_SECONDS = 0.25
 # Of the kernel: sandboxes that are restored from one snapshot would share the state of any other.
 _JITTER = random.SystemRandom()
+# How often whoever hears a silent model may say that nobody listens any more.
+SILENCE_SECONDS = 0.25
 
 T = TypeVar("T")
 
@@ -49,6 +51,7 @@ class LLM:
         self.chat_model = chat_model
         self._answer_tokens = answer_tokens
         self._opened: OpenAI | None = None
+        self._connections = Connections()
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="llm")
 
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
@@ -62,7 +65,7 @@ class LLM:
                 timeout=timeout_seconds,
                 **self._width(),
             )
-            return vectors(response, count=len(texts), dimensions=self.dimensions)
+            return checking.vectors(response, count=len(texts), dimensions=self.dimensions)
 
         return self._bounded(call, deadline)
 
@@ -72,16 +75,44 @@ class LLM:
         """Return what the chat model says, in `most_tokens` or fewer; ModelError when it says nothing."""
 
         def call(timeout_seconds: float) -> Completion:
-            response = self._client.chat.completions.create(
-                model=self.chat_model,
-                messages=list(messages),  # type: ignore[arg-type]  # the SDK wants one class per role
-                max_tokens=min(most_tokens or self._answer_tokens, self._answer_tokens),
-                temperature=0,
-                timeout=timeout_seconds,
-            )
-            return completion(response)
+            asked = self._asked(messages, most_tokens)
+            return checking.completion(self._client.chat.completions.create(**asked, timeout=timeout_seconds))
 
         return self._bounded(call, deadline)
+
+    def stream(
+        self,
+        messages: Sequence[dict[str, str]],
+        deadline: Deadline,
+        say: Callable[[str], None],
+        *,
+        most_tokens: int | None = None,
+    ) -> Completion:
+        """Return the same, and say each piece of it as it comes; an empty one at least four times a second.
+
+        What `say` raises ends the request. One that fails is made again only while nothing was said.
+        """
+        heard = False
+
+        def tell(piece: str) -> None:
+            nonlocal heard
+            heard = heard or piece != ""
+            say(piece)
+
+        for attempt in range(1, ATTEMPTS + 1):
+            future, pieces = self._speech(messages, deadline.within(120), most_tokens)
+            try:
+                self._listen(future, pieces, deadline, tell)
+            except BaseException:
+                self._end()
+                raise
+            error = future.exception()
+            if not isinstance(error, Exception):
+                return future.result()
+            if heard:
+                raise _typed(error) from error
+            _pause(attempt, error, deadline)
+        raise AssertionError
 
     def alive(self) -> bool:
         """Whether the model server answers within two seconds."""
@@ -89,6 +120,44 @@ class LLM:
             return bool(self._bounded(lambda seconds: self._client.models.list(timeout=seconds), Deadline.after(2)))
         except UnavailableError:
             return False
+
+    def _asked(self, messages: Sequence[dict[str, str]], most_tokens: int | None) -> dict[str, Any]:
+        return {
+            "model": self.chat_model,
+            "messages": list(messages),
+            "max_tokens": min(most_tokens or self._answer_tokens, self._answer_tokens),
+            "temperature": 0,
+        }
+
+    def _speech(
+        self, messages: Sequence[dict[str, str]], timeout_seconds: float, most_tokens: int | None
+    ) -> tuple[Future[Completion], SimpleQueue[str]]:
+        """A request under way, and the pieces that have come; an empty one is the last."""
+        pieces: SimpleQueue[str] = SimpleQueue()
+        # Made here: one that a thread made for a request that is over by then would not be ended with it.
+        completions = self._client.chat.completions
+
+        def call() -> Completion:
+            asked = self._asked(messages, most_tokens) | {"stream": True, "stream_options": {"include_usage": True}}
+            with completions.create(**asked, timeout=timeout_seconds) as chunks:
+                return checking.spoken(chunks, pieces.put)
+
+        future = self._threads.submit(call)
+        future.add_done_callback(lambda _: pieces.put(""))
+        return future, pieces
+
+    def _listen(
+        self, future: Future[Completion], pieces: SimpleQueue[str], deadline: Deadline, tell: Callable[[str], None]
+    ) -> None:
+        """Tell each piece until the request is over; DeadlineError when time is."""
+        while True:
+            try:
+                piece = pieces.get(timeout=deadline.within(SILENCE_SECONDS))
+            except Empty:
+                piece = ""
+            tell(piece)
+            if not piece and future.done() and pieces.empty():
+                return
 
     def _width(self) -> dict[str, Any]:
         """Only OpenAI's third generation can be asked for a width; others refuse the parameter."""
@@ -99,7 +168,12 @@ class LLM:
         if self._opened is None:
             import openai  # noqa: PLC0415 (0.4 to 0.8 s that a cached answer does not need)
 
-            self._opened = openai.OpenAI(base_url=self._url, api_key=self._api_key() or "none", max_retries=0)
+            self._connections = Connections()
+            http = openai.DefaultHttpxClient(event_hooks={"request": [self._connections.watch]})
+            self._opened = openai.OpenAI(
+                base_url=self._url, api_key=self._api_key() or "none", max_retries=0, http_client=http
+            )
+            weakref.finalize(self._opened, http.close)  # as the SDK does for one of its own
         return self._opened
 
     def _bounded(self, call: Callable[[float], T], deadline: Deadline) -> T:
@@ -107,23 +181,24 @@ class LLM:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return self._before(deadline, self._threads.submit(call, deadline.within(120)))
-            except Exception as error:
-                retry_after = _retry_after(error)
-                pause = _JITTER.uniform(0, BACKOFF_SECONDS * 2**attempt) if retry_after is None else retry_after
-                if attempt == ATTEMPTS or not _worth_a_retry(error) or pause >= deadline.remaining():
-                    raise _typed(error) from error
-                time.sleep(pause)
+            except Exception as error:  # noqa: BLE001 (it goes on, by its type, unless there is another attempt)
+                _pause(attempt, error, deadline)
         raise AssertionError
 
     def _before(self, deadline: Deadline, future: Future[T]) -> T:
         try:
             return future.result(timeout=max(deadline.remaining(), 0))
         except FutureTimeoutError:
-            if self._opened is not None:
-                self._opened.close()
-                self._opened = None
+            self._end()
             msg = "the model did not answer in time"
             raise DeadlineError(msg) from None
+
+    def _end(self) -> None:
+        """End what is under way; the next request opens a connection of its own."""
+        self._connections.end()
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
 
 def preload() -> None:
@@ -134,59 +209,13 @@ def preload() -> None:
         _ = client.embeddings, client.chat.completions
 
 
-def vectors(response: object, *, count: int, dimensions: int) -> list[Vector]:
-    """Check what came back: `count` vectors, put in order of their index, of the width asked for, finite, not zero."""
-    try:
-        items = sorted(response.data, key=lambda item: item.index)  # type: ignore[attr-defined]
-        if [item.index for item in items] != list(range(count)):
-            msg = f"the model sent {len(items)} vectors for {count} texts"
-            raise ModelError(msg)
-        return [_vector(item.embedding, dimensions) for item in items]
-    except (AttributeError, TypeError, ValueError, binascii.Error) as error:
-        msg = "the model's answer is not a list of embeddings"
-        raise ModelError(msg) from error
-
-
-def completion(response: object) -> Completion:
-    """Check what came back: a message with text in it."""
-    try:
-        text = response.choices[0].message.content  # type: ignore[attr-defined]
-        usage = getattr(response, "usage", None)
-        said = Completion(
-            # What neither JSON in UTF-8 nor PostgreSQL has a place for.
-            text=text.replace("\0", "").encode(errors="replace").decode().strip(),
-            model=str(response.model),  # type: ignore[attr-defined]
-            prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
-            completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
-        )
-    except (AttributeError, IndexError, TypeError) as error:
-        msg = "the model's answer is not a chat completion"
-        raise ModelError(msg) from error
-    if not said.text:
-        msg = "the model said nothing"
-        raise ModelError(msg)
-    return said
-
-
-def _vector(embedding: str | list[float], dimensions: int) -> Vector:
-    vector = array("f")
-    if isinstance(embedding, str):
-        vector.frombytes(base64.b64decode(embedding, validate=True))
-        if sys.byteorder == "big":
-            vector.byteswap()
-    else:
-        vector.extend(embedding)
-    if len(vector) != dimensions:
-        msg = f"the model's vectors have {len(vector)} dimensions, not {dimensions}"
-        raise ModelError(msg)
-    length = math.sqrt(math.fsum(value * value for value in vector))
-    if not math.isfinite(length) or length == 0:
-        msg = "the model sent a vector that is zero or not finite"
-        raise ModelError(msg)
-    if abs(length - 1) < 1e-3:
-        return vector
-    # Only its direction counts, and at length 1 none of it is lost in half precision.
-    return array("f", (value / length for value in vector))
+def _pause(attempt: int, error: Exception, deadline: Deadline) -> None:
+    """Wait for the next attempt; the error, by its type, when there should be none."""
+    retry_after = _retry_after(error)
+    pause = _JITTER.uniform(0, BACKOFF_SECONDS * 2**attempt) if retry_after is None else retry_after  # noqa: S311 (jitter)
+    if attempt == ATTEMPTS or not _worth_a_retry(error) or pause >= deadline.remaining():
+        raise _typed(error) from error
+    time.sleep(pause)
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -68,6 +68,7 @@ class Settings(BaseModel):
     )
     cache_ttl_seconds: int = Field(1800, ge=1, description="How long an answer or embedding stays in the cache.")
     request_seconds: float = Field(25, gt=0, description="Time for one request when the platform gives more.")
+    stream_seconds: float = Field(110, gt=0, description="Time for one streamed answer when the platform gives more.")
     upload_seconds: int = Field(900, ge=60, le=3600, description="How long a presigned upload is valid.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log line.")
 

@@ -1,0 +1,99 @@
+"""What a model server sent, by OpenAI's protocol: taken when it is what was asked for, refused when it is not."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import sys
+from array import array
+from collections.abc import Callable, Iterable
+
+from rag.errors import ModelError
+from rag.types import Completion, Vector
+
+_NO_COMPLETION = "the model's answer is not a chat completion"
+
+
+def vectors(response: object, *, count: int, dimensions: int) -> list[Vector]:
+    """Check what came back: `count` vectors, put in order of their index, of the width asked for, finite, not zero."""
+    try:
+        items = sorted(response.data, key=lambda item: item.index)  # type: ignore[attr-defined]
+        if [item.index for item in items] != list(range(count)):
+            msg = f"the model sent {len(items)} vectors for {count} texts"
+            raise ModelError(msg)
+        return [_vector(item.embedding, dimensions) for item in items]
+    except (AttributeError, TypeError, ValueError, binascii.Error) as error:
+        msg = "the model's answer is not a list of embeddings"
+        raise ModelError(msg) from error
+
+
+def completion(response: object) -> Completion:
+    """Check what came back: a message with text in it."""
+    try:
+        text = response.choices[0].message.content  # type: ignore[attr-defined]
+        return _completion(_storable(text), response.model, getattr(response, "usage", None))  # type: ignore[attr-defined]
+    except (AttributeError, IndexError, TypeError) as error:
+        raise ModelError(_NO_COMPLETION) from error
+
+
+def spoken(chunks: Iterable[object], hear: Callable[[str], None]) -> Completion:
+    """Put a completion together that comes in chunks, and pass on each piece of its text; one that breaks off is none.
+
+    It is whole when the model has said why it ended; the usage comes after that, if at all.
+    """
+    text, model, usage, ended = "", "", None, False
+    try:
+        for chunk in chunks:
+            model = chunk.model or model  # type: ignore[attr-defined]
+            usage = getattr(chunk, "usage", None) or usage
+            for choice in chunk.choices[:1]:  # type: ignore[attr-defined]
+                piece = _storable(choice.delta.content or "")
+                ended = ended or choice.finish_reason is not None
+                text += piece
+                if piece:
+                    hear(piece)
+    except (AttributeError, TypeError) as error:
+        raise ModelError(_NO_COMPLETION) from error
+    if not ended:
+        msg = "the model's answer broke off"
+        raise ModelError(msg)
+    return _completion(text, model, usage)
+
+
+def _completion(text: str, model: object, usage: object) -> Completion:
+    if not text.strip():
+        msg = "the model said nothing"
+        raise ModelError(msg)
+    return Completion(
+        text=text.strip(),
+        model=str(model),
+        prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
+        completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
+    )
+
+
+def _storable(text: str) -> str:
+    """Without what neither JSON in UTF-8 nor PostgreSQL has a place for."""
+    return text.replace("\0", "").encode(errors="replace").decode()
+
+
+def _vector(embedding: str | list[float], dimensions: int) -> Vector:
+    vector = array("f")
+    if isinstance(embedding, str):
+        vector.frombytes(base64.b64decode(embedding, validate=True))
+        if sys.byteorder == "big":
+            vector.byteswap()
+    else:
+        vector.extend(embedding)
+    if len(vector) != dimensions:
+        msg = f"the model's vectors have {len(vector)} dimensions, not {dimensions}"
+        raise ModelError(msg)
+    length = math.sqrt(math.fsum(value * value for value in vector))
+    if not math.isfinite(length) or length == 0:
+        msg = "the model sent a vector that is zero or not finite"
+        raise ModelError(msg)
+    if abs(length - 1) < 1e-3:
+        return vector
+    # Only its direction counts, and at length 1 none of it is lost in half precision.
+    return array("f", (value / length for value in vector))
