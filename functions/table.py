@@ -16,6 +16,8 @@ Use = Literal["bucket", "queue", "maintenance", "cache", "model", "roles"]
 class FunctionRow:
     """One line of the table; `role` is the database role that it connects as, `uses` what else it is told of.
 
+    Its code is `functions/<folder>`, by default the folder of its name. One that `streams` these routes (method and
+    path) is their integration in the transfer mode STREAM, and is run by its `wrapper` instead of Lambda's runtime.
     A `warm` one has a sandbox before its first event where the stage pays for it (provisioned concurrency or
     SnapStart); one with `schedule_seconds` is invoked with `{}` so often.
     """
@@ -27,10 +29,21 @@ class FunctionRow:
     uses: frozenset[Use] = frozenset()
     warm: bool = False
     schedule_seconds: int | None = None
+    code: str | None = None
+    streams: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        return self.code or self.name
 
     @property
     def handler(self) -> str:
-        return f"functions.{self.name}.handler.handler"
+        return f"functions.{self.folder}.handler.handler"
+
+    @property
+    def wrapper(self) -> str | None:
+        """What AWS_LAMBDA_EXEC_WRAPPER names, relative to the folder that holds `functions`."""
+        return f"functions/{self.folder}/streaming.sh" if self.streams else None
 
 
 INGEST = FunctionRow(
@@ -38,9 +51,20 @@ INGEST = FunctionRow(
 )
 # A second less than a REST API waits for an answer.
 QUERY = FunctionRow("query", 28, 512, "rag_query", uses=frozenset({"bucket", "cache", "model"}), warm=True)
+# A route has one integration: whether an answer is asked for as a stream or whole, this function gives it.
+ANSWER = FunctionRow(
+    "answer",
+    120,
+    512,
+    QUERY.role,
+    uses=QUERY.uses,
+    warm=True,
+    code=QUERY.folder,
+    streams=("POST /v1/query",),
+)
 AUTHORIZE = FunctionRow("authorize", 10, 256, "rag_authorize", warm=True)
 MIGRATE = FunctionRow("migrate", 300, 256, OWNER, uses=frozenset({"roles", "model"}))
 MAINTAIN = FunctionRow("maintain", 900, 256, OWNER, schedule_seconds=300)
 TENANTS = FunctionRow("tenants", 30, 256, "rag_admin", uses=frozenset({"model"}))
-FUNCTIONS = (AUTHORIZE, QUERY, INGEST, MIGRATE, MAINTAIN, TENANTS)
-ROLES = tuple(row.role for row in FUNCTIONS if row.role != OWNER)
+FUNCTIONS = (AUTHORIZE, QUERY, ANSWER, INGEST, MIGRATE, MAINTAIN, TENANTS)
+ROLES = tuple(dict.fromkeys(row.role for row in FUNCTIONS if row.role != OWNER))

@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 Headers = Iterable[tuple[str, str]]
 LOOPBACK = "127.0.0.1"
+_TRAILERS = "trailers"
 
 
 class BodyTooLargeError(Exception):
@@ -66,14 +69,51 @@ async def reply(send: Send, status: int, body: bytes = b"", headers: Headers = (
     await send({"type": "http.response.body", "body": body})
 
 
+class _Trailing(h11.Connection):
+    """Keeps the trailers of the request that it read last."""
+
+    trailers: Sequence[tuple[bytes, bytes]] = ()
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self.trailers = ()
+        if isinstance(event, h11.EndOfMessage):
+            self.trailers = list(event.headers)
+        return event
+
+
+class TrailersProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1, keeping what stands behind a request's body, as ASGI has no place for it: see `trailers`."""
+
+    conn: _Trailing
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.conn = _Trailing(h11.SERVER)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.scope is not None:
+            self.scope["state"][_TRAILERS] = self.conn.trailers
+
+
+def trailers(scope: Scope) -> dict[bytes, bytes]:
+    """What stood behind the request's body, when all of it was received; from a server with TrailersProtocol."""
+    return dict(scope.get("state", {}).get(_TRAILERS, ()))
+
+
 class Server(uvicorn.Server):
     """uvicorn on sockets of ours, inside a program that has its own way of ending."""
 
-    def __init__(self, app: ASGIApp, *, grace_seconds: int = 10) -> None:
+    def __init__(
+        self, app: ASGIApp, *, grace_seconds: int = 10, http: type[asyncio.Protocol] | Literal["auto"] = "auto"
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 interface="asgi3",
+                http=http,
                 lifespan="off",
                 ws="none",
                 log_config=None,

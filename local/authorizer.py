@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from local.lambda_runtime import Invocation
 from local.proxy_event import Request, authorizer_event
+from local.runtime_api import Recipient
 
 CACHE_SECONDS = 60.0
 _MAX_CACHED = 10_000
@@ -36,7 +37,9 @@ class AuthorizerFailedError(Exception):
 
 
 class Invocable(Protocol):
-    async def invoke(self, payload: bytes, *, trace_id: str | None = None) -> Invocation: ...
+    async def invoke(
+        self, payload: bytes, *, trace_id: str | None = None, recipient: Recipient | None = None
+    ) -> Invocation: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from socket import socket
 
-from functions.table import AUTHORIZE, INGEST, INGEST_BATCH_SIZE, MAINTAIN, QUERY, FunctionRow
+from functions.table import AUTHORIZE, FUNCTIONS, INGEST, INGEST_BATCH_SIZE, MAINTAIN, QUERY, FunctionRow
 from local import aws
 from local.account import Account
 from local.asgi import LOOPBACK, Server, listen
@@ -26,7 +26,8 @@ class Entrances:
         self.admin_token = secrets.token_hex(24)
         self._grace_seconds = grace_seconds
         self._door, self._admin_door = door, listen()
-        gateway = Gateway(account[QUERY], Authorizer(account[AUTHORIZE]))
+        streaming = {route: account[row] for row in FUNCTIONS for route in row.streams}
+        gateway = Gateway(account[QUERY], Authorizer(account[AUTHORIZE]), streaming=streaming)
         invoke_api = InvokeApi(account.functions, token=self.admin_token)
         self._api = Server(gateway, grace_seconds=grace_seconds)
         self._admin = Server(invoke_api, grace_seconds=grace_seconds)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from functions.table import AUTHORIZE, FUNCTIONS, INGEST, MAINTAIN, QUERY, ROLES, FunctionRow, Use
+from functions.table import ANSWER, AUTHORIZE, FUNCTIONS, INGEST, MAINTAIN, QUERY, ROLES, FunctionRow, Use
 from local import aws, service
 from local.code import Code, of_repository
 
@@ -22,7 +22,7 @@ MODEL_SECRET = "rag/local/model"  # noqa: S105  (the name of a secret)
 # More than AWS needs: whoever tries out kill -9 by hand should not fill the dead letters by it.
 MAX_RECEIVES = 8
 # Sandboxes of a function at once: two cores, where AWS has what the stage grants.
-CONCURRENCY = dict.fromkeys(FUNCTIONS, 1) | {AUTHORIZE: 2, INGEST: 2, QUERY: 4}
+CONCURRENCY = dict.fromkeys(FUNCTIONS, 1) | {AUTHORIZE: 2, INGEST: 2, QUERY: 4, ANSWER: 4}
 
 # As AWS advises: a message must not come back while its function may still be at work on it.
 QUEUE_VISIBILITY_SECONDS = 6 * INGEST.timeout_seconds
@@ -129,6 +129,7 @@ def environment_of(
         "_HANDLER": row.handler,
         "LANG": "C.UTF-8",
         "TZ": ":UTC",
+        **({"AWS_LAMBDA_EXEC_WRAPPER": str(task_root() / row.wrapper)} if row.wrapper else {}),
         "POWERTOOLS_SERVICE_NAME": row.name,
         "POWERTOOLS_METRICS_NAMESPACE": "Rag",
         "POWERTOOLS_TRACE_DISABLED": "1",

@@ -1,4 +1,4 @@
-"""API Gateway on this machine: a REST API that authorizes, invokes `query`, and answers in its name."""
+"""API Gateway on this machine: a REST API that authorizes, invokes `query` or `answer`, and answers in their name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,15 @@ from local.asgi import BodyTooLargeError, DisconnectedError, read_body, reply
 from local.authorizer import Authorizer, AuthorizerFailedError, ForbiddenError, Invocable, UnauthorizedError
 from local.lambda_runtime import TIMED_OUT, Invocation, PayloadTooLargeError, ThrottledError, new_trace_id
 from local.proxy_event import MalformedRequestError, MalformedResponseError, Request, Response
+from local.streamed_answer import StreamedAnswer
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 INTEGRATION_SECONDS = 29.0
+# As the integration of a route that streams is deployed; AWS allows 15 minutes.
+STREAMING_SECONDS = 121.0
 PUBLIC = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
 
 _log = logging.getLogger(__name__)
@@ -37,7 +40,10 @@ class Refused(Exception):  # noqa: N818  (an answer, not a fault)
 
 
 class Gateway:
-    """An ASGI application. Every route but the public ones asks the authorizer first; none reaches Lambda's own API."""
+    """An ASGI application. Every route but the public ones asks the authorizer first; none reaches Lambda's own API.
+
+    `streaming` holds the functions that stream, by the routes of which they are the integration: `POST /v1/query`.
+    """
 
     def __init__(
         self,
@@ -47,8 +53,13 @@ class Gateway:
         public: frozenset[str] = PUBLIC,
         integration_seconds: float = INTEGRATION_SECONDS,
         max_body_bytes: int = MAX_BODY_BYTES,
+        streaming: Mapping[str, Invocable] | None = None,
+        streaming_seconds: float = STREAMING_SECONDS,
     ) -> None:
         self._query = query
+        self._streaming = dict(streaming or {})
+        self._streaming_seconds = streaming_seconds
+        self._resources = public | {route.partition(" ")[2] for route in self._streaming}
         self._authorizer = authorizer
         self._public = public
         self._integration_seconds = integration_seconds
@@ -56,8 +67,9 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = str(uuid.uuid4())
+        streamed = StreamedAnswer(receive, send, _own_headers(request_id, ()))
         try:
-            answer = await self._answer(scope, receive, request_id)
+            answer = await self._answer(scope, receive, request_id, streamed)
         except DisconnectedError:
             return
         except Refused as refused:
@@ -65,18 +77,43 @@ class Gateway:
         except Exception:  # noqa: BLE001  (whatever it is, the caller gets an answer with an id)
             _log.exception("request %s", request_id)
             answer = problem(Refused(500, "the gateway failed; its log says why"), request_id)
-        await _send(send, answer, request_id)
+        if answer is not None:
+            await _send(send, answer, request_id)
 
-    async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> Response:
+    async def _answer(
+        self, scope: Scope, receive: Receive, request_id: str, streamed: StreamedAnswer
+    ) -> Response | None:
+        """The answer, or None where it was streamed, if only in part."""
         request = self._read(scope, request_id)
         caller = None if request.resource in self._public else await _caller(self._authorizer, request)
         body = await self._body(scope, receive)
         event = json.dumps(proxy_event.event(request, body, authorizer=caller)).encode()
-        return _integrated(await self._invoke(event, request))
+        streams = self._streaming.get(f"{request.method} {scope['path']}")
+        if streams is None:
+            return _integrated(await self._invoke(self._query, event, request, self._integration_seconds))
+        await self._stream(streams, event, request, streamed)
+        return None
+
+    async def _stream(self, function: Invocable, event: bytes, request: Request, streamed: StreamedAnswer) -> None:
+        """Pass on what comes; what ends otherwise than whole is cut off, so that the client sees that it is."""
+        watching = asyncio.create_task(streamed.watch())
+        try:
+            invocation = await self._invoke(function, event, request, self._streaming_seconds, streamed)
+        except Refused:
+            if not streamed.started:
+                raise
+            return
+        finally:
+            streamed.gone.set()
+            watching.cancel()
+        if not streamed.started:
+            raise _unanswered(invocation, streamed.malformed or "it is not streamed")
+        if invocation.function_error is None:
+            await streamed.end()
 
     def _read(self, scope: Scope, request_id: str) -> Request:
         # The decoded path, because it is what the function will route by.
-        resource = scope["path"] if scope["path"] in self._public else "/{proxy+}"
+        resource = scope["path"] if scope["path"] in self._resources else "/{proxy+}"
         try:
             return proxy_event.read(
                 scope, request_id=request_id, trace_id=new_trace_id(), resource=resource, port=scope["server"][1]
@@ -94,10 +131,18 @@ class Gateway:
         except BodyTooLargeError:
             raise too_large from None
 
-    async def _invoke(self, event: bytes, request: Request) -> Invocation:
+    async def _invoke(
+        self,
+        function: Invocable,
+        event: bytes,
+        request: Request,
+        seconds: float,
+        recipient: StreamedAnswer | None = None,
+    ) -> Invocation:
+        streamed = {} if recipient is None else {"recipient": recipient}
         try:
-            async with asyncio.timeout(self._integration_seconds):
-                return await self._query.invoke(event, trace_id=request.trace_id)
+            async with asyncio.timeout(seconds):
+                return await function.invoke(event, trace_id=request.trace_id, **streamed)
         except TimeoutError:
             raise Refused(504, "the request took longer than a request may take") from None
         except ThrottledError:
@@ -121,15 +166,21 @@ async def _caller(authorizer: Authorizer, request: Request) -> Mapping[str, str]
 
 
 def _integrated(invocation: Invocation) -> Response:
-    if invocation.error_type == TIMED_OUT:
-        raise Refused(504, "the request took longer than a request may take")
     if invocation.function_error:
-        raise Refused(502, "the function failed; its log says why")
+        raise _unanswered(invocation, "")
     try:
         return proxy_event.response(invocation.payload)
     except MalformedResponseError as error:
-        _log.error("malformed Lambda proxy response: %s", error)
-        raise Refused(502, "the function's answer cannot be passed on") from None
+        raise _unanswered(invocation, str(error)) from None
+
+
+def _unanswered(invocation: Invocation, malformed: str) -> Refused:
+    if invocation.error_type == TIMED_OUT:
+        return Refused(504, "the request took longer than a request may take")
+    if invocation.function_error:
+        return Refused(502, "the function failed; its log says why")
+    _log.error("malformed Lambda proxy response: %s", malformed)
+    return Refused(502, "the function's answer cannot be passed on")
 
 
 def problem(refused: Refused, request_id: str) -> Response:
@@ -147,7 +198,11 @@ def problem(refused: Refused, request_id: str) -> Response:
 
 async def _send(send: Send, response: Response, request_id: str) -> None:
     body = b"" if response.status in (204, 304) else response.body
+    await reply(send, response.status, body, [*response.headers, *_own_headers(request_id, response.headers)])
+
+
+def _own_headers(request_id: str, given: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     own = [("x-amzn-RequestId", request_id)]
-    if not any(name == "x-request-id" for name, _ in response.headers):
+    if not any(name == "x-request-id" for name, _ in given):
         own.append(("x-request-id", request_id))
-    await reply(send, response.status, body, [*response.headers, *own])
+    return own

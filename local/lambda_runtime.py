@@ -15,7 +15,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 
-from local.runtime_api import MAX_PAYLOAD_BYTES, Event, Outcome, RuntimeApi
+from local.runtime_api import MAX_PAYLOAD_BYTES, Event, Outcome, Recipient, RuntimeApi
 from local.sandbox import InitError, InitializationType, Launch, Sandbox, SandboxError
 
 TIMED_OUT = "Sandbox.Timedout"
@@ -81,8 +81,12 @@ class Function:
         self._idle: list[Sandbox] = []
         self._running: set[asyncio.Task[Invocation]] = set()
 
-    async def invoke(self, payload: bytes, *, trace_id: str | None = None) -> Invocation:
+    async def invoke(
+        self, payload: bytes, *, trace_id: str | None = None, recipient: Recipient | None = None
+    ) -> Invocation:
         """Run the handler on this JSON; a caller who goes away does not stop it.
+
+        A recipient gets what is streamed when it comes; without one it is the payload, like what is returned.
 
         Raises ThrottledError after `queue_seconds` without a free sandbox, PayloadTooLargeError at once.
         """
@@ -93,7 +97,7 @@ class Function:
                 await self._free.acquire()
         except TimeoutError:
             raise ThrottledError(f"{self.name}: every sandbox was busy for {self._queue_seconds:g} s") from None
-        task = asyncio.create_task(self._run(payload, trace_id or new_trace_id()))
+        task = asyncio.create_task(self._run(payload, trace_id or new_trace_id(), recipient))
         self._running.add(task)
         task.add_done_callback(self._done)
         return await asyncio.shield(task)
@@ -124,7 +128,7 @@ class Function:
         self._running.discard(task)
         self._free.release()
 
-    async def _run(self, payload: bytes, trace_id: str) -> Invocation:
+    async def _run(self, payload: bytes, trace_id: str, recipient: Recipient | None) -> Invocation:
         request_id = str(uuid.uuid4())
         try:
             sandbox, init_ms = await self._sandbox()
@@ -137,7 +141,7 @@ class Function:
         )
         started = time.perf_counter()
         try:
-            outcome = await sandbox.run(event, timeout_seconds=self._timeout_seconds)
+            outcome = await sandbox.run(event, timeout_seconds=self._timeout_seconds, recipient=recipient)
             self._idle.append(sandbox)
         except SandboxError as error:
             await self._forget(sandbox)

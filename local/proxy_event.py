@@ -185,13 +185,24 @@ def _text(body: bytes) -> tuple[str | None, bool]:
 
 def response(payload: bytes) -> Response:
     """What the function answered; MalformedResponseError says what API Gateway would not take."""
+    answer = _object(payload)
+    return Response(_status(answer.get("statusCode")), _headers(answer), _body(answer))
+
+
+def head(prelude: bytes) -> tuple[int, list[tuple[str, str]]]:
+    """Status and headers of a streamed response; MalformedResponseError as above."""
+    answer = _object(prelude)
+    return _status(answer.get("statusCode")), _headers(answer)
+
+
+def _object(payload: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(payload)
     except ValueError:
         raise MalformedResponseError("it is not JSON") from None
     if not isinstance(answer, dict):
         raise MalformedResponseError("it is not an object")
-    return Response(_status(answer.get("statusCode")), _headers(answer), _body(answer))
+    return answer
 
 
 def _status(value: Any) -> int:

@@ -1,4 +1,8 @@
-"""One execution environment of a function: a process under AWS's runtime client, on a Runtime API port of its own."""
+"""One execution environment of a function: a process under AWS's runtime client, on a Runtime API port of its own.
+
+A function whose environment has AWS_LAMBDA_EXEC_WRAPPER is started by that program, as on Lambda.
+https://docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html#runtime-wrapper
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from local import service
-from local.runtime_api import Event, Exchange, Outcome, RuntimeApi
+from local.runtime_api import Event, Exchange, Outcome, Recipient, RuntimeApi
 from local.watching import exit_of
 
 T = TypeVar("T")
 # Whether an event waits for the sandbox, or it was started ahead of any.
-InitializationType = Literal["on-demand", "provisioned-concurrency"]
+InitializationType = Literal["on-demand", "provisioned-concurrency", "snap-start"]
 
 # AWS allows 10 s; a laptop that compiles every module for the first time may need more.
 INIT_TIMEOUT_SECONDS = 60.0
@@ -92,9 +96,12 @@ class Sandbox:
             raise InitError(reported)
         return (time.perf_counter() - self._started) * 1000
 
-    async def run(self, event: Event, *, timeout_seconds: float) -> Outcome:
-        """What the handler returned or raised. SandboxError: it ended first, or was killed because time was up."""
-        return await self._outcome(self._exchange.offer(event), timeout_seconds)
+    async def run(self, event: Event, *, timeout_seconds: float, recipient: Recipient | None = None) -> Outcome:
+        """What the handler returned or raised. SandboxError: it ended first, or was killed because time was up.
+
+        What it streams goes to the recipient, if there is one.
+        """
+        return await self._outcome(self._exchange.offer(event, recipient), timeout_seconds)
 
     def kill(self) -> None:
         """SIGKILL, as Lambda does it."""
@@ -119,8 +126,9 @@ class Sandbox:
         shutil.rmtree(self._home, ignore_errors=True)
         self._home.mkdir(mode=0o700, parents=True)
         day = time.strftime("%Y/%m/%d", time.gmtime())
+        wrapper = launch.environment.get("AWS_LAMBDA_EXEC_WRAPPER")
         return service.spawn(
-            [launch.python, "-m", "awslambdaric", launch.handler],
+            [*([wrapper] if wrapper else []), launch.python, "-m", "awslambdaric", launch.handler],
             name=launch.name,
             env={
                 **launch.environment,

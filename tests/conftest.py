@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,10 +97,15 @@ def template_database(postgres: Postgres) -> MigratedDatabase:
 @pytest.fixture
 def database(template_database: MigratedDatabase) -> Iterator[MigratedDatabase]:
     """A fresh clone of the migrated database, gone after the test."""
-    server, name = template_database.server, f"rag_test_{next(_numbers)}"
-    _administer(server, f"create database {name} template {template_database.name} owner {_OWNER}")
-    yield MigratedDatabase(server, name, template_database.passwords)
-    _administer(server, f"drop database {name} with (force)")
+    with _cloned(template_database) as clone:
+        yield clone
+
+
+@pytest.fixture(scope="module")
+def module_database(template_database: MigratedDatabase) -> Iterator[MigratedDatabase]:
+    """The same, gone after the module: for processes that are not started anew for each test."""
+    with _cloned(template_database) as clone:
+        yield clone
 
 
 @pytest.fixture(scope="session")
@@ -144,6 +150,14 @@ def deployment(database: MigratedDatabase, aws: Aws, valkey: Valkey) -> Iterator
 
     with deployed(database, aws, valkey.url) as made:
         yield made
+
+
+@contextmanager
+def _cloned(template: MigratedDatabase) -> Iterator[MigratedDatabase]:
+    server, name = template.server, f"rag_test_{next(_numbers)}"
+    _administer(server, f"create database {name} template {template.name} owner {_OWNER}")
+    yield MigratedDatabase(server, name, template.passwords)
+    _administer(server, f"drop database {name} with (force)")
 
 
 def _login_roles(database: MigratedDatabase) -> list[str]:

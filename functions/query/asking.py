@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import uuid
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
@@ -10,11 +12,12 @@ from aws_lambda_powertools.metrics import MetricUnit
 from fastapi import APIRouter, Query, Request
 
 from functions.query import problems, questions
-from functions.query.callers import Reader, Until
+from functions.query.callers import Reader, Until, deadline_within
+from functions.query.event_stream import EventStream, Work, event
 from functions.query.telemetry import metrics
 from rag import answering, conversing, explaining, searching, tokens, wiring
 from rag.deadline import Deadline
-from rag.types import Caller
+from rag.types import Caller, Hit
 
 router = APIRouter()
 
@@ -22,14 +25,60 @@ router = APIRouter()
 MESSAGES = 200
 
 
-@router.post("/v1/query")
-async def query(request: Request, body: questions.QueryRequest, who: Reader, until: Until) -> questions.QueryResponse:
-    """Answer a question from the documents, with citations whose quotes stand in them."""
+@router.post(
+    "/v1/query",
+    response_model=questions.QueryResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def query(
+    request: Request, body: questions.QueryRequest, who: Reader, until: Until
+) -> questions.QueryResponse | EventStream:
+    """Answer a question from the documents, with citations whose quotes stand in them; with `stream` as it is made."""
+    if not body.stream:
+        return _respond(request, body, who, until, None)
+    longer = deadline_within(request, wiring.settings().stream_seconds)
+
+    def answer(work: Work) -> None:
+        response = _respond(request, body, who, longer, _Narrator(work))
+        work.tell(event("answer", response.model_dump_json()))
+
+    work = Work(answer)
+    # What is refused, or finds nothing to search, is told by the status: until the first event nothing was sent.
+    first = await work.next() or b""
+    return EventStream(work, first, failed=partial(_failed, request))
+
+
+class _Narrator:
+    """Tells what the pipeline lets one hear."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def found(self, hits: Sequence[Hit]) -> None:
+        self._work.tell(
+            event("hits", questions.Found(hits=[questions.HitBody.of(hit) for hit in hits]).model_dump_json())
+        )
+
+    def said(self, piece: str) -> None:
+        self._work.tell(event("delta", json.dumps({"text": piece})) if piece else b"")
+
+
+async def _failed(request: Request, error: Exception) -> bytes:
+    return event("error", await problems.as_json(request, error))
+
+
+def _respond(
+    request: Request,
+    body: questions.QueryRequest,
+    who: Caller,
+    until: Deadline,
+    listener: answering.Listener | None,
+) -> questions.QueryResponse:
     asked = _question(who, body.question, body, body.wanted)
     if body.conversation or body.conversation_id:
-        turn = _converse(who, asked, body, until)
+        turn = _converse(who, asked, body, until, listener)
     else:
-        turn = conversing.Turn(None, None, _answer(asked, body, until), {})
+        turn = conversing.Turn(None, None, _answer(asked, body, until, listener), {})
     found = turn.reply.answer
     response = questions.QueryResponse.of(body.question, found, problems.request_id(request))
     response.rewritten_question = turn.rewritten
@@ -100,7 +149,9 @@ def _question(who: Caller, text: str, body: questions.Options, top_k: int) -> se
     )
 
 
-def _answer(question: searching.Question, body: questions.QueryRequest, until: Deadline) -> answering.Reply:
+def _answer(
+    question: searching.Question, body: questions.QueryRequest, until: Deadline, listener: answering.Listener | None
+) -> answering.Reply:
     settings = wiring.settings()
     return answering.answer(
         question,
@@ -112,17 +163,22 @@ def _answer(question: searching.Question, body: questions.QueryRequest, until: D
         deadline=until,
         reranker=wiring.reranker() if question.stages.rerank else None,
         style=body.style,
+        listener=listener,
     )
 
 
 def _converse(
-    who: Caller, question: searching.Question, body: questions.QueryRequest, until: Deadline
+    who: Caller,
+    question: searching.Question,
+    body: questions.QueryRequest,
+    until: Deadline,
+    listener: answering.Listener | None,
 ) -> conversing.Turn:
     return conversing.converse(
         question,
         principal=who.principal,
         conversation=body.conversation_id,
-        answer=partial(_answer, body=body, until=until),
+        answer=partial(_answer, body=body, until=until, listener=listener),
         llm=wiring.llm(),
         store=wiring.conversation_store(),
         cache=wiring.answer_cache(),

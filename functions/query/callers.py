@@ -38,8 +38,12 @@ async def writer(found: Annotated[Caller, Depends(caller)]) -> Caller:
 
 
 async def deadline(request: Request) -> Deadline:
+    return deadline_within(request, wiring.settings().request_seconds)
+
+
+def deadline_within(request: Request, seconds: float) -> Deadline:
+    """So many seconds from now, or what the platform leaves of them."""
     context = request.scope.get("aws.context")
-    seconds = wiring.settings().request_seconds
     if context is not None:
         seconds = min(seconds, context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
     return Deadline.after(seconds)

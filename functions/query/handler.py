@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.logging import correlation_paths
@@ -12,23 +10,16 @@ from aws_lambda_powertools.metrics import MetricUnit
 from mangum import Mangum
 
 from functions.query.api import app
+from functions.query.initialisation import initialise
 from functions.query.telemetry import logger, metrics
-from rag import wiring
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
     from rag.types import JSON
 
-# Here nobody waits for the initialisation; decision 6 says who pays for what.
-STARTED_AHEAD = {"provisioned-concurrency", "snap-start"}
-
 # Made before Mangum looks for one and, on newer Pythons, warns that there is none.
-loop = asyncio.new_event_loop()
-asyncio.set_event_loop(loop)
-wiring.preload(model=os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") in STARTED_AHEAD)
-# What is imported stays; a full collection would look through it again and again.
-gc.freeze()
+loop = initialise()
 adapter = Mangum(app, lifespan="off", text_mime_types=["application/json", "application/problem+json", "text/"])
 
 

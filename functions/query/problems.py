@@ -74,6 +74,16 @@ def problem(request: Request, status: int, detail: str, **more: Any) -> Response
     return Response(json.dumps(body), status, headers, "application/problem+json")
 
 
+async def as_json(request: Request, error: Exception) -> str:
+    """Return the problem that this error is; what was not foreseen is logged by who raises it."""
+    if isinstance(error, RagError):
+        answer = await _foreseen(request, error)
+    else:
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+        answer = problem(request, status, DETAIL[status])
+    return bytes(answer.body).decode()
+
+
 async def _foreseen(request: Request, error: Exception) -> Response:
     status = next((code for kind, code in STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -58,6 +58,7 @@ class QueryRequest(Options):
     style: Style = "short"
     conversation: bool = False
     conversation_id: uuid.UUID | None = None
+    stream: bool = False
 
     @property
     def wanted(self) -> int:
@@ -88,6 +89,12 @@ class HitBody(BaseModel):
             content=hit.content,
             score=round(hit.score, 6),
         )
+
+
+class Found(BaseModel):
+    """What an answer that is streamed begins with."""
+
+    hits: list[HitBody]
 
 
 class SearchResponse(BaseModel):

@@ -103,13 +103,23 @@ def test_every_relative_link_of_the_documentation_leads_somewhere() -> None:
 
 
 def test_a_function_is_a_function_everywhere() -> None:
-    functions = folders("functions")
-    assert functions == {row.name for row in FUNCTIONS}
-    assert functions == folders("events")
-    for name in functions:
-        assert (ROOT / "functions" / name / "handler.py").is_file()
-        assert list((ROOT / "events" / name).glob("*.json"))
-        assert (ROOT / "tests" / "integration" / f"test_{name}.py").is_file()
+    assert {row.folder for row in FUNCTIONS} == folders("functions")
+    assert {row.name for row in FUNCTIONS} == folders("events")
+    for row in FUNCTIONS:
+        assert (ROOT / "functions" / row.folder / "handler.py").is_file()
+        assert list((ROOT / "events" / row.name).glob("*.json"))
+        assert (ROOT / "tests" / "integration" / f"test_{row.name}.py").is_file()
+
+
+def test_what_starts_a_function_in_the_place_of_the_runtime_can_be_executed() -> None:
+    wrappers = [ROOT / row.wrapper for row in FUNCTIONS if row.wrapper]
+    assert wrappers
+    assert [wrapper.stat().st_mode & 0o777 for wrapper in wrappers] == [0o755] * len(wrappers)
+
+
+def test_a_route_has_one_integration() -> None:
+    routes = [route for row in FUNCTIONS for route in row.streams]
+    assert len(set(routes)) == len(routes)
 
 
 def test_every_event_file_is_used_by_a_test() -> None:

@@ -212,7 +212,7 @@ def preload() -> None:
 def _pause(attempt: int, error: Exception, deadline: Deadline) -> None:
     """Wait for the next attempt; the error, by its type, when there should be none."""
     retry_after = _retry_after(error)
-    pause = _JITTER.uniform(0, BACKOFF_SECONDS * 2**attempt) if retry_after is None else retry_after  # noqa: S311 (jitter)
+    pause = _JITTER.uniform(0, BACKOFF_SECONDS * 2**attempt) if retry_after is None else retry_after
     if attempt == ATTEMPTS or not _worth_a_retry(error) or pause >= deadline.remaining():
         raise _typed(error) from error
     time.sleep(pause)

@@ -1,0 +1,22 @@
+"""What both ways of serving the HTTP API do before their first event."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+
+from rag import wiring
+
+# Here nobody waits for the initialisation; decision 6 says who pays for what.
+STARTED_AHEAD = {"provisioned-concurrency", "snap-start"}
+
+
+def initialise() -> asyncio.AbstractEventLoop:
+    """Import what every question needs, and return the loop that all requests are served in."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    wiring.preload(model=os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") in STARTED_AHEAD)
+    # What is imported stays; a full collection would look through it again and again.
+    gc.freeze()
+    return loop
