@@ -6,7 +6,8 @@ import typer
 
 from local.cli import explanation
 from local.cli.expressions import filters
-from local.cli.output import milliseconds, one_line, plural, safe, wrapped
+from local.cli.listening import listen
+from local.cli.output import is_terminal, milliseconds, one_line, plural, safe, wrapped
 from local.cli.remote import CollectionName, Session, remote
 
 TopK = Annotated[int, typer.Option("--top-k", metavar="N", min=1, max=100, help="How many passages to look at.")]
@@ -105,17 +106,25 @@ async def ask(
             "--conversation", metavar="ID", help="Ask as the next question of this conversation; `new` begins one."
         ),
     ] = None,
+    no_stream: Annotated[
+        bool,
+        typer.Option("--no-stream", help="Show nothing until the answer is whole, as it is done without a terminal."),
+    ] = False,
 ) -> int:
     """Answer a question, with citations.
 
     The answer comes from the documents alone, and every citation quotes its passage literally. When nothing fits, the
-    answer says so; that is no error.
+    answer says so; that is no error. A terminal shows the words as they come; what was checked takes their place.
     """
     options = {"fusion": fusion, "diversity": diversity, "per_document": per_document, "rerank": rerank}
     fate = None if why_not is None else await explanation.document_id(session.client, why_not, collection)
     body = _body(collection, top_k, mode, filter, explain=explain or None, why_not=fate, **options)
     body |= {"question": question, "style": style} | _turn(conversation)
-    session.show(await session.client.call("POST", "/v1/query", body=body), tell_answer)
+    if is_terminal() and not (no_stream or session.json):
+        reply = await listen(session, body)
+    else:
+        reply = await session.client.call("POST", "/v1/query", body=body)
+    session.show(reply, tell_answer)
     return 0
 
 

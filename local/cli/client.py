@@ -12,6 +12,7 @@ import httpx
 
 from local.cli.connection import Connection, start_command
 from local.cli.failure import Failure, NotAccepted, NotRunning
+from local.cli.listening import Event, parse
 from local.cli.output import one_line
 
 JSON = dict[str, Any]
@@ -46,6 +47,33 @@ class Client:
                 break
             await asyncio.sleep(pause)
         return _decoded(response, self.connection)
+
+    async def listen(self, path: str, *, body: JSON) -> AsyncIterator[Event]:
+        """The events of a streamed answer as they come; raises as `call` does, also what one of the events tells."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            response = await self._send("POST", path, stream=True, json={**body, "stream": True})
+            try:
+                if response.is_success:
+                    async for event in self._events(response):
+                        yield event
+                    return
+                await response.aread()
+            finally:
+                await response.aclose()
+            pause = _pause_seconds(response)
+            if pause is None or attempt == _ATTEMPTS:
+                _decoded(response, self.connection)
+            else:
+                await asyncio.sleep(pause)
+
+    async def _events(self, response: httpx.Response) -> AsyncIterator[Event]:
+        try:
+            async for event in parse(response.aiter_text()):
+                if event.name == "error":
+                    raise _failure(event.data["status"], event.data, self.connection)
+                yield event
+        except httpx.TransportError as problem:
+            raise Failure("The answer broke off.", hint="Ask again, perhaps with --no-stream.") from problem
 
     async def health(self) -> JSON:
         """What the platform says of itself; one that is unwell says so with HTTP 503, which is no failure here."""
@@ -83,9 +111,10 @@ class Client:
         version_id: str | None = response.headers.get("x-amz-version-id")
         return version_id
 
-    async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+    async def _send(self, method: str, path: str, *, stream: bool = False, **request: Any) -> httpx.Response:
         try:
-            return await self._http.request(method, self.connection.url + path, headers=self._headers, **request)
+            prepared = self._http.build_request(method, self.connection.url + path, headers=self._headers, **request)
+            return await self._http.send(prepared, stream=stream)
         except httpx.TimeoutException as problem:
             raise NotRunning(f"{self.connection.url} did not answer in time.", hint="Try again.") from problem
         except (httpx.TransportError, httpx.InvalidURL) as problem:
@@ -110,28 +139,26 @@ def _decoded(response: httpx.Response, connection: Connection, answers: tuple[in
     except ValueError:
         body = None
     if response.is_error and response.status_code not in answers:
-        raise _failure(response, body if isinstance(body, dict) else {}, connection)
+        raise _failure(response.status_code, body if isinstance(body, dict) else {}, connection)
     if not isinstance(body, dict):
         hint = "Does --url (RAG_URL) name the API, with its stage?"
         raise NotRunning(f"{connection.url} answers, but not with this platform's JSON.", hint=hint)
     return body
 
 
-def _failure(response: httpx.Response, problem: JSON, connection: Connection) -> Failure:
-    facts = {"status": response.status_code, "request_id": problem.get("request_id")}
-    if response.status_code in {401, 403}:
-        return NotAccepted(_not_accepted(response.status_code, connection), hint=_key_hint(connection), **facts)
+def _failure(status: int, problem: JSON, connection: Connection) -> Failure:
+    facts = {"status": status, "request_id": problem.get("request_id")}
+    if status in {401, 403}:
+        return NotAccepted(_not_accepted(status, connection), hint=_key_hint(connection), **facts)
     message = one_line(problem.get("detail") or problem.get("title") or problem.get("message") or "no reason given")
     fields = [f"{one_line(e.get('path'))}: {one_line(e.get('message'))}" for e in problem.get("errors") or []]
-    return Failure(
-        "; ".join([f"{message} (HTTP {response.status_code})", *fields]), hint=_hint(response, facts), **facts
-    )
+    return Failure("; ".join([f"{message} (HTTP {status})", *fields]), hint=_hint(facts), **facts)
 
 
-def _hint(response: httpx.Response, facts: JSON) -> str | None:
-    if response.status_code == 404:
+def _hint(facts: JSON) -> str | None:
+    if facts["status"] == 404:
         return "`rag collections` and `rag documents` list what there is."
-    if response.is_server_error and facts["request_id"]:
+    if facts["status"] >= 500 and facts["request_id"]:
         return f"The logs know this request as {one_line(facts['request_id'])}."
     return None
 

@@ -124,7 +124,8 @@ class PlatformProcess:
         return set(_descendants(self.pid))
 
     def sandboxes(self, function: str) -> list[int]:
-        return [pid for pid in self.descendants() if f"functions.{function}.handler.handler" in _read(pid, "cmdline")]
+        named = f"AWS_LAMBDA_FUNCTION_NAME={function}\0"
+        return [pid for pid in self.descendants() if named in _read(pid, "environ")]
 
     def processes(self) -> set[int]:
         """Every process that holds on to the directory, whoever its parent is by now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from local import cli
+from tests.integration.streaming import events
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +117,44 @@ def test_a_question_comes_back_with_a_citation_and_from_the_cache_the_second_tim
     printed = rag(*ask).stdout
     assert "[1] hr/leave.md › Leave\n    “Everybody has thirty days of paid leave in a year.”" in printed
     assert " · cached · " in printed
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_words_come_first_and_the_cited_answer_takes_their_place(
+    data: Path, staff: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    question = "How many days of leave has everybody in a year?"
+    assert cli.run(["ask", question, "--collection", "staff", "--data", str(data)]) == 0
+    shown = terminal.getvalue()
+    assert "found …" in shown
+    assert "[1] hr/leave.md › Leave\n    “Everybody has thirty days of paid leave in a year.”" in shown.replace(
+        "\r", ""
+    )
+
+
+def test_an_answer_is_streamed_from_the_model_to_the_client(data: Path, staff: Done) -> None:
+    ready = json.loads((data / "ready.json").read_text())
+    body = {"question": "How much paid leave has everybody?", "collection": "staff", "stream": True}
+    with (
+        httpx.Client(
+            base_url=ready["url"], headers={"x-api-key": ready["api_key"]}, trust_env=False, timeout=60
+        ) as api,
+        api.stream("POST", "/v1/query", json=body) as response,
+    ):
+        told = list(events(response.iter_text()))
+    names, answer = [name for name, _ in told], told[-1][1]
+    assert (names[0], set(names[1:-1]), names[-1]) == ("hits", {"delta"}, "answer")
+    assert len(names) > 5
+    assert "".join(heard["text"] for name, heard in told if name == "delta") == re.sub(
+        r" \[\d+\]", "", answer["answer"]
+    )
+    assert [citation["key"] for citation in answer["citations"]] == ["hr/leave.md"]
 
 
 def test_a_question_that_nothing_answers_says_so_and_succeeds(data: Path, staff: Done) -> None:

@@ -36,7 +36,7 @@ def test_a_real_model_server_is_asked_with_its_key_which_no_function_carries_abo
         assert model.keys == {f"Bearer {API_KEY}"}
         assert platform.ready["openai_base_url"] == model.url
         assert "models" not in platform.ready["pids"]
-        for function in ("ingest", "query"):
+        for function in ("ingest", "query", "answer"):
             for pid in platform.sandboxes(function):
                 assert API_KEY not in Path(f"/proc/{pid}/environ").read_text()
         for log in (platform.directory / "logs").iterdir():

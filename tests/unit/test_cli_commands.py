@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -468,3 +469,77 @@ def test_a_number_without_end_is_text(api: Api) -> None:
     assert rag("search", "leave", "--filter", "year>1e999") == 0
     [(_, _, _, body)] = api.requests
     assert body["filters"] == {"year": {"gt": "1e999"}}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def _stream(*events: tuple[str, Any]) -> bytes:
+    return b":\n\n" + b"".join(f"event: {name}\ndata: {json.dumps(data)}\n\n".encode() for name, data in events)
+
+
+HEARD = (("hits", {"hits": [HIT]}), ("delta", {"text": "Leave is "}), ("delta", {"text": "\x1b[31mthirty days."}))
+
+
+def _asked(api: Api, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, Any]:
+    """Exit code, what the terminal got, and what was sent."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    code = rag("ask", "How much leave?", *arguments)
+    return code, terminal.getvalue(), api.requests[-1][3]
+
+
+def test_a_terminal_shows_the_words_as_they_come_and_then_the_answer(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.reply("/v1/query", _stream(*HEARD, ("answer", ANSWER)), Content_Type="text/event-stream")
+    code, shown, sent = _asked(api, monkeypatch)
+    assert (code, sent["stream"]) == (0, True)
+    assert "1 passage found" in shown
+    assert "Leave is thirty days." in shown
+    assert "[31m" not in shown
+    assert shown.index("Leave is thirty days.") < shown.index("Leave is 30 days [1].")
+    assert shown.endswith("extractive · cached · embed 8 ms, search 1.24 s\n")
+
+
+@pytest.mark.parametrize("option", ["--no-stream", "--json"])
+def test_who_wants_no_stream_gets_the_answer_alone(api: Api, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    api.reply("/v1/query", ANSWER)
+    code, shown, sent = _asked(api, monkeypatch, option)
+    assert code == 0
+    assert "stream" not in sent
+    assert "\x1b" not in shown
+
+
+def test_without_a_terminal_nothing_is_streamed(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.reply("/v1/query", ANSWER)
+    assert rag("ask", "How much leave?") == 0
+    assert "stream" not in api.requests[-1][3]
+
+
+def test_an_error_midway_is_an_error(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = ("error", problem(500, "Something went wrong here."))
+    api.reply("/v1/query", _stream(*HEARD, failed), Content_Type="text/event-stream")
+    code, _, _ = _asked(api, monkeypatch)
+    told = capsys.readouterr().err
+    assert code == 1
+    assert "Something went wrong here. (HTTP 500)" in told
+    assert "r-1" in told
+
+
+@pytest.mark.parametrize("more", [{}, {"Content-Length": "100000"}], ids=["ends", "cut off"])
+def test_a_stream_without_an_answer_is_an_error(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: dict[str, str]
+) -> None:
+    headers = {"Content_Type": "text/event-stream", "Connection": "close", **more}
+    api.reply("/v1/query", _stream(*HEARD) + b"event: ans", **headers)
+    assert _asked(api, monkeypatch)[0] == 1
+    assert "The answer broke off." in capsys.readouterr().err
+
+
+def test_a_stream_that_is_refused_for_now_is_asked_for_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.reply("/v1/query", problem(503, "Busy."), 503, Retry_After="0")
+    api.reply("/v1/query", _stream(("answer", ANSWER)), Content_Type="text/event-stream")
+    assert _asked(api, monkeypatch)[0] == 0
