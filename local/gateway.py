@@ -104,8 +104,11 @@ class Gateway:
                 raise
             return
         finally:
-            streamed.gone.set()
+            left = streamed.gone.is_set()
+            streamed.gone.set()  # whatever still comes is for nobody
             watching.cancel()
+        if left:
+            return
         if not streamed.started:
             raise _unanswered(invocation, streamed.malformed or "it is not streamed")
         if invocation.function_error is None:

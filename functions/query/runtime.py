@@ -23,6 +23,8 @@ JSON = dict[str, Any]
 _RUNTIME = "/2018-06-01/runtime"
 _ERROR_TYPE = "Lambda-Runtime-Function-Error-Type"
 _ERROR_BODY = "Lambda-Runtime-Function-Error-Body"
+# Where an event has it, AWS's own clients say it again in what they report of the event.
+_INVOCATION = "Lambda-Runtime-Invocation-Id"
 _PRELUDE_END = bytes(8)
 # What a trailer has room for.
 _LONGEST_MESSAGE = 1_000
@@ -68,9 +70,10 @@ class StreamedResponse:
     `write` and `end` raise ClientGoneError when nobody reads it any more.
     """
 
-    def __init__(self, address: str, request_id: str) -> None:
+    def __init__(self, address: str, request_id: str, invocation: str | None = None) -> None:
         self._address = address
-        self._request_id = request_id
+        self._place = f"{_RUNTIME}/invocation/{request_id}"
+        self._repeated = {_INVOCATION: invocation} if invocation else {}
         self._connection: HTTPConnection | None = None
         self._over = False
 
@@ -86,11 +89,16 @@ class StreamedResponse:
     def begin(self, prelude: JSON) -> None:
         """Send what comes before the body."""
         connection = self._connection = HTTPConnection(self._address)
-        connection.putrequest("POST", f"{_RUNTIME}/invocation/{self._request_id}/response", skip_accept_encoding=True)
-        connection.putheader("Content-Type", "application/vnd.awslambda.http-integration-response")
-        connection.putheader("Lambda-Runtime-Function-Response-Mode", "streaming")
-        connection.putheader("Transfer-Encoding", "chunked")
-        connection.putheader("Trailer", f"{_ERROR_TYPE}, {_ERROR_BODY}")
+        connection.putrequest("POST", f"{self._place}/response", skip_accept_encoding=True)
+        headers = {
+            "Content-Type": "application/vnd.awslambda.http-integration-response",
+            "Lambda-Runtime-Function-Response-Mode": "streaming",
+            "Transfer-Encoding": "chunked",
+            "Trailer": f"{_ERROR_TYPE}, {_ERROR_BODY}",
+            **self._repeated,
+        }
+        for name, value in headers.items():
+            connection.putheader(name, value)
         connection.endheaders()
         self.write(json.dumps(prelude).encode() + _PRELUDE_END)
 
@@ -104,7 +112,7 @@ class StreamedResponse:
     def fail(self, error: Exception) -> None:
         """Say why there is no response, or no more of it; nothing where it is whole already."""
         if self._connection is None:
-            _post(self._address, f"{_RUNTIME}/invocation/{self._request_id}/error", _described(error), _type(error))
+            _post(self._address, f"{self._place}/error", error, _type(error), self._repeated)
         elif not self._over:
             told = json.dumps({"errorType": _type(error), "errorMessage": str(error)[:_LONGEST_MESSAGE]}).encode()
             trailers = {_ERROR_TYPE: _type(error), _ERROR_BODY: base64.b64encode(told).decode()}
@@ -159,7 +167,7 @@ def _serve_one(address: str, handler: Handler) -> None:
     context = Context.of(told, os.environ)
     # Where X-Ray's clients look for it.
     os.environ["_X_AMZN_TRACE_ID"] = told.get("Lambda-Runtime-Trace-Id", "")
-    response = StreamedResponse(address, context.aws_request_id)
+    response = StreamedResponse(address, context.aws_request_id, told.get(_INVOCATION))
     try:
         handler(json.loads(payload), context, response)
     except ClientGoneError:
@@ -191,7 +199,7 @@ def _snapshot(address: str) -> None:
 
 def _fail(address: str, phase: str, error: Exception, error_type: str, *, code: int) -> NoReturn:
     _log(error, "")
-    _post(address, f"{_RUNTIME}/{phase}/error", _described(error), error_type)
+    _post(address, f"{_RUNTIME}/{phase}/error", error, error_type)
     sys.exit(code)
 
 
@@ -214,8 +222,8 @@ def _get(address: str, path: str) -> tuple[HTTPMessage, bytes]:
     return _call(address, "GET", path)
 
 
-def _post(address: str, path: str, body: JSON, error_type: str) -> None:
-    _call(address, "POST", path, json.dumps(body).encode(), {_ERROR_TYPE: error_type})
+def _post(address: str, path: str, error: Exception, error_type: str, more: Mapping[str, str] | None = None) -> None:
+    _call(address, "POST", path, json.dumps(_described(error)).encode(), {_ERROR_TYPE: error_type, **(more or {})})
 
 
 def _call(

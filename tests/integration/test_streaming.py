@@ -236,3 +236,23 @@ def test_snapshots_run_the_hooks_of_libraries_before_in_reverse_and_after_in_ord
 def test_a_hook_that_fails_is_reported(tmp_path: Path, broken: str) -> None:
     with pytest.raises(InitError, match="nowhere"):
         initialised(tmp_path, BROKEN=broken)
+
+
+def test_a_client_who_leaves_before_the_first_byte_frees_the_sandbox_when_there_is_one(probe: Streaming) -> None:
+    before = probe.sandboxes()
+    with probe.client() as client, pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/query", json={"silent_seconds": 1, "chunks": 1000, "seconds": 0.1}, timeout=0.5)
+    started = time.monotonic()
+    assert probe.ask(chunks=1).content == b"x"
+    assert time.monotonic() - started < 1.5
+    assert probe.sandboxes() == before
+
+
+def test_a_client_who_reads_slowly_and_leaves_frees_the_sandbox(probe: Streaming) -> None:
+    before = probe.sandboxes()
+    body = {"chunks": 1000, "size": 1_000_000}
+    with probe.client() as client, client.stream("POST", "/v1/query", json=body) as response:
+        next(response.iter_raw())
+        time.sleep(0.3)
+    assert probe.ask(chunks=1).content == b"x"
+    assert probe.sandboxes() == before
