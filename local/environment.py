@@ -129,7 +129,7 @@ def environment_of(
         "_HANDLER": row.handler,
         "LANG": "C.UTF-8",
         "TZ": ":UTC",
-        **({"AWS_LAMBDA_EXEC_WRAPPER": str(task_root() / row.wrapper)} if row.wrapper else {}),
+        **({"AWS_LAMBDA_EXEC_WRAPPER": str(code.task_root / row.wrapper)} if row.wrapper else {}),
         "POWERTOOLS_SERVICE_NAME": row.name,
         "POWERTOOLS_METRICS_NAMESPACE": "Rag",
         "POWERTOOLS_TRACE_DISABLED": "1",

@@ -61,8 +61,9 @@ def _templates() -> Any:
     from cdk.templates import WITHOUT_BUNDLING, read  # noqa: PLC0415
 
     with TemporaryDirectory() as folder, redirect_stdout(stderr):
-        options = {"tree_metadata": False, "builtin_cloud_formation_validation": False}
-        app(outdir=folder, context=WITHOUT_BUNDLING, **options).synth()
+        app(
+            outdir=folder, context=WITHOUT_BUNDLING, tree_metadata=False, builtin_cloud_formation_validation=False
+        ).synth()
         return read(Path(folder))
 
 
