@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+
+from rag.settings import Settings
+
+
+def _default(setting: str) -> Any:
+    return Settings.model_fields[setting].default
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +50,15 @@ class Stage:
     log_days: int = 7
     snap_start: bool = False
     reserve_concurrency: bool = False
+    # Sandboxes at once; all of them together stay below 80 % of `database_connections`.
     query_concurrency: int = 10
+    authorize_concurrency: int = 10
     ingest_concurrency: int = 2
     permissions_boundary: bool = False
     code_signing: bool = False
     canary: bool = False
     waf: bool = False
+    threat_protection: bool = False
     requests_per_second: int = 20
     burst: int = 40
     domain: str = ""
@@ -57,10 +66,14 @@ class Stage:
     certificate_arn: str = ""
     cors_origins: tuple[str, ...] = ()
     allowed_cidrs: tuple[str, ...] = ()
-    model_url: str = "https://api.openai.com/v1"
+    model_url: str = _default("model_url")
+    embedding_model: str = _default("embedding_model")
+    embedding_dimensions: int = _default("embedding_dimensions")
+    chat_model: str = _default("chat_model")
 
     # Watching and paying
     alarm_email: str = ""
+    watch_closely: bool = False
     budget_usd: int = 50
 
     # Delivery: owner/name of the repository whose workflow may deploy; empty: nobody by OpenID Connect.
@@ -96,11 +109,13 @@ STAGING = Stage(
     snap_start=True,
     reserve_concurrency=True,
     query_concurrency=50,
+    authorize_concurrency=50,
     ingest_concurrency=5,
     permissions_boundary=True,
     waf=True,
     requests_per_second=50,
     burst=100,
+    watch_closely=True,
     budget_usd=400,
 )
 PROD = replace(
@@ -120,9 +135,11 @@ PROD = replace(
     lock_backups=True,
     log_days=365,
     query_concurrency=200,
+    authorize_concurrency=200,
     ingest_concurrency=20,
     code_signing=True,
     canary=True,
+    threat_protection=True,
     requests_per_second=200,
     burst=400,
     budget_usd=1200,

@@ -8,6 +8,8 @@ from typing import Literal
 OWNER = "rag_owner"
 # Messages that ingest gets at once, at most.
 INGEST_BATCH_SIZE = 10
+# Paths of the HTTP API that nobody needs a credential for.
+PUBLIC = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
 
 Use = Literal["bucket", "queue", "maintenance", "cache", "model", "roles"]
 

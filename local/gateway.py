@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from functions.table import PUBLIC
 from local import proxy_event
 from local.asgi import BodyTooLargeError, DisconnectedError, read_body, reply
 from local.authorizer import Authorizer, AuthorizerFailedError, ForbiddenError, Invocable, UnauthorizedError
@@ -24,7 +25,6 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 INTEGRATION_SECONDS = 29.0
 # As the integration of a route that streams is deployed; AWS allows 15 minutes.
 STREAMING_SECONDS = 121.0
-PUBLIC = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,73 @@
+"""A new version first answers a tenth of the requests, for five minutes; when an alarm goes off, none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import aws_cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_codedeploy as codedeploy
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from cdk.acknowledging import NIST, SOLUTIONS, accept
+from cdk.function import Function
+from cdk.given import allow
+
+
+class Canary(Construct):
+    """Alarms stand in the stack whose deployment they roll back."""
+
+    def __init__(self, scope: Construct, name: str, *, stage: str, functions: Sequence[Function]) -> None:
+        super().__init__(scope, name)
+        application = codedeploy.LambdaApplication(self, "Application", application_name=f"rag-{stage}")
+        for function in functions:
+            codedeploy.LambdaDeploymentGroup(
+                self,
+                function.row.name.capitalize(),
+                application=application,
+                deployment_group_name=f"rag-{stage}-{function.row.name}",
+                alias=function.alias,
+                role=self._role(function),
+                deployment_config=codedeploy.LambdaDeploymentConfig.CANARY_10_PERCENT_5_MINUTES,
+                alarms=[self._alarm(stage, function)],
+                auto_rollback=codedeploy.AutoRollbackConfig(failed_deployment=True, deployment_in_alarm=True),
+            )
+
+    def _role(self, function: Function) -> iam.IRole:
+        """What CodeDeploy needs for an alias, and no more than for this one."""
+        name = function.row.name.capitalize()
+        policy = iam.ManagedPolicy(
+            self,
+            f"{name}Policy",
+            statements=[
+                allow(
+                    ["lambda:GetAlias", "lambda:UpdateAlias", "lambda:GetProvisionedConcurrencyConfig"],
+                    function.function.function_arn,
+                    function.alias.function_arn,
+                ),
+                allow(["cloudwatch:DescribeAlarms"], "*"),
+            ],
+        )
+        accept(policy, "DescribeAlarms takes no resource.", f"{SOLUTIONS}IAM5[Resource::*]")
+        role = iam.Role(
+            self,
+            f"{name}Role",
+            assumed_by=iam.ServicePrincipal("codedeploy.amazonaws.com"),
+            managed_policies=[policy],
+        )
+        return role.without_policy_updates()
+
+    def _alarm(self, stage: str, function: Function) -> cloudwatch.Alarm:
+        alarm = function.alias.metric_errors(period=aws_cdk.Duration.minutes(1), statistic="sum").create_alarm(
+            self,
+            f"{function.row.name.capitalize()}Errors",
+            alarm_name=f"rag-{stage}-{function.row.name}-canary",
+            alarm_description="The version that is being deployed fails: the deployment is rolled back by itself",
+            threshold=1,
+            evaluation_periods=1,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        )
+        accept(alarm, "Its action is CodeDeploy's: it rolls back.", f"{NIST}CloudWatchAlarmAction")
+        return alarm

@@ -1,0 +1,134 @@
+"""What all functions are made from, and what a function's row in the table makes of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import aws_cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_sqs as sqs
+
+from cdk.data import DataStack
+from cdk.layers import Layers
+from cdk.stages import Stage
+from functions.table import (
+    AUTHORIZE,
+    INGEST,
+    MAINTAIN,
+    MIGRATE,
+    OWNER,
+    QUERY,
+    ROLES,
+    TENANTS,
+    FunctionRow,
+    Use,
+)
+
+_CONSUME = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The stage, the data, and what the functions of the Service stack share."""
+
+    stage: Stage
+    data: DataStack
+    layers: Layers
+    model_key: secretsmanager.Secret
+    failures: sqs.Queue
+    signing: lambda_.CodeSigningConfig | None
+
+    def settings_of(self, row: FunctionRow) -> dict[str, str]:
+        """The `RAG_*` variables of a function: the same names as on a laptop, secrets by their ARN."""
+        owner = row.role == OWNER
+        every = {
+            "RAG_STAGE": self.stage.name,
+            "RAG_DATABASE_URL": self.data.database.url(row.role, direct=owner),
+            "RAG_DATABASE_AUTH": "password" if owner else "iam",
+            "RAG_DATABASE_SECRET": self.data.database.master_secret_arn if owner else "",
+        }
+        optional: dict[Use, dict[str, str]] = {
+            "bucket": {"RAG_BUCKET": self.data.documents.bucket_name},
+            "queue": {
+                "RAG_QUEUE_URL": self.data.arrivals.queue.queue_url,
+                "RAG_MAX_RECEIVES": str(self.data.arrivals.queue.dead_letter_queue.max_receive_count),
+            },
+            "maintenance": {"RAG_MAINTENANCE_QUEUE_URL": self.data.arrivals.maintenance_queue.queue_url},
+            "cache": {"RAG_REDIS_URL": self.data.cache.url, "RAG_REDIS_SECRET": self.data.cache.secret_arn},
+            "model": {
+                "RAG_MODEL_URL": self.stage.model_url,
+                "RAG_MODEL_SECRET": self.model_key.secret_arn,
+                "RAG_EMBEDDING_MODEL": self.stage.embedding_model,
+                "RAG_EMBEDDING_DIMENSIONS": str(self.stage.embedding_dimensions),
+                "RAG_CHAT_MODEL": self.stage.chat_model,
+            },
+            "roles": {"RAG_IAM_ROLES": json.dumps(ROLES)},
+        }
+        return every | {name: value for use in sorted(row.uses) for name, value in optional[use].items()}
+
+    def statements_of(self, row: FunctionRow) -> list[iam.PolicyStatement]:
+        """What its role may do for the sake of its database role and of what it uses."""
+        data = self.data
+        optional: dict[Use, Sequence[iam.PolicyStatement]] = {
+            "bucket": self._reading(),
+            "queue": [allow(_CONSUME, data.arrivals.queue.queue_arn)],
+            "maintenance": [allow(["sqs:SendMessage"], data.arrivals.maintenance_queue.queue_arn)],
+            "cache": data.cache.secret_statements(),
+            "model": [allow(["secretsmanager:GetSecretValue"], self.model_key.secret_arn)],
+            "roles": [],
+        }
+        database = (
+            allow(["secretsmanager:GetSecretValue"], data.database.master_secret_arn)
+            if row.role == OWNER
+            else data.database.connect_statement(row.role)
+        )
+        return [
+            database,
+            *(statement for use in sorted(row.uses) for statement in optional[use]),
+            allow(["sqs:SendMessage"], self.failures.queue_arn),
+            *self._decrypting(data.keys.data),
+        ]
+
+    def reserved(self, row: FunctionRow) -> int | None:
+        """Sandboxes that the function may have at once; None: what the account has left.
+
+        An account that is new has ten in all, of which none can be reserved.
+        """
+        stage = self.stage
+        if not stage.reserve_concurrency:
+            return None
+        # maintain: one by its schedule, two by its queue, of which all but one find that it is at work.
+        return {
+            QUERY: stage.query_concurrency,
+            AUTHORIZE: stage.authorize_concurrency,
+            INGEST: stage.ingest_concurrency,
+            MAINTAIN: 3,
+            MIGRATE: 1,
+            TENANTS: 1,
+        }[row]
+
+    @property
+    def bucket_arn(self) -> str:
+        """Written out by its fixed name, so that policies can be read."""
+        return f"arn:{aws_cdk.Aws.PARTITION}:s3:::{self.data.documents.node.default_child.bucket_name}"
+
+    def _reading(self) -> list[iam.PolicyStatement]:
+        """With ListBucket S3 tells an absent object (404) from a forbidden one."""
+        return [
+            allow(["s3:GetObject", "s3:GetObjectVersion"], f"{self.bucket_arn}/*"),
+            allow(["s3:ListBucket"], self.bucket_arn),
+        ]
+
+    @staticmethod
+    def _decrypting(key: kms.Key | None) -> list[iam.PolicyStatement]:
+        """Objects, messages, secrets and the function's own environment are under the stage's key."""
+        return [allow(["kms:Decrypt", "kms:GenerateDataKey"], key.key_arn)] if key else []
+
+
+def allow(actions: Sequence[str], *resources: str, **conditions: dict[str, str]) -> iam.PolicyStatement:
+    return iam.PolicyStatement(actions=[*actions], resources=[*resources], conditions=conditions or None)
