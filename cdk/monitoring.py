@@ -4,15 +4,41 @@ from __future__ import annotations
 
 from constructs import Construct
 
+from cdk import watches
+from cdk.alarms import Alarms
+from cdk.budget import budget
 from cdk.data import DataStack
 from cdk.service import ServiceStack
 from cdk.stack import StageStack
 from cdk.stages import Stage
+from cdk.topic import Topic, own_key
 
 
 class MonitoringStack(StageStack):
-    """Alarms and the topic that they go to."""
+    """Alarms, a budget, and the topic that they go to."""
 
     def __init__(self, scope: Construct, name: str, *, stage: Stage, data: DataStack, service: ServiceStack) -> None:
-        super().__init__(scope, name, stage=stage, description="RAG: alarms and dashboards")
-        self.watched = data, service
+        super().__init__(scope, name, stage=stage, description="RAG: alarms and budget")
+        key = data.keys.data or own_key(self, "Key")
+        topic = Topic(self, "Topic", stage=stage, key=key)
+        alarms = Alarms(self, "Alarms", stage=stage.name, topic=topic)
+        arrivals, rest = data.arrivals, service.api.rest
+        watches.dead_letters(
+            alarms,
+            {
+                "ingest": arrivals.dead_letters,
+                "maintain": arrivals.maintenance_dead_letters,
+                "failures": service.failures,
+            },
+        )
+        watches.api_failures(alarms, rest)
+        for function in service.functions:
+            watches.function(alarms, function)
+        watches.database(alarms, data.database, stage)
+        watches.cache(alarms, data.cache, stage)
+        if stage.watch_closely:
+            watches.waiting(alarms, {"ingest": arrivals.queue, "maintain": arrivals.maintenance_queue})
+            watches.api_closely(alarms, rest)
+            for function in service.functions:
+                watches.function_closely(alarms, function, service.given.reserved(function.row))
+        budget(self, "Budget", stage=stage, topic=topic)

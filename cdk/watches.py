@@ -1,0 +1,257 @@
+"""What is watched: queues, functions, the API, the database and the cache, each with its threshold."""
+
+from __future__ import annotations
+
+import aws_cdk
+from aws_cdk import aws_apigateway as apigateway
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_sqs as sqs
+
+from cdk.alarms import Alarms
+from cdk.cache import Cache
+from cdk.database import Database
+from cdk.function import Function
+from cdk.stages import Stage
+
+_MINUTE = aws_cdk.Duration.minutes(1)
+_FIVE_MINUTES = aws_cdk.Duration.minutes(5)
+_MEBIBYTE = 1024**2
+_GIBIBYTE = 1024**3
+# Fewer requests in five minutes are too few to speak of rates.
+_FEW_REQUESTS = 20
+
+
+def dead_letters(alarms: Alarms, queues: dict[str, sqs.IQueue]) -> None:
+    for name, queue in queues.items():
+        alarms.add(
+            "dead-letters",
+            queue.metric_approximate_number_of_messages_visible(period=_MINUTE, statistic="max"),
+            "Messages were given up and wait for a person.",
+            of=name,
+            above=0,
+        )
+
+
+def waiting(alarms: Alarms, queues: dict[str, sqs.IQueue]) -> None:
+    for name, queue in queues.items():
+        alarms.add(
+            "queue-age",
+            queue.metric_approximate_age_of_oldest_message(period=_FIVE_MINUTES, statistic="max"),
+            "A message waits for more than half an hour: more comes in than is worked off, or it keeps failing.",
+            of=name,
+            above=1800,
+        )
+
+
+def function(alarms: Alarms, watched: Function) -> None:
+    """Whether it fails, and whether it is turned away."""
+    alarms.add(
+        "function-errors",
+        watched.function.metric_errors(period=_FIVE_MINUTES, statistic="sum"),
+        "The function crashed, ran out of time or of memory.",
+        of=watched.row.name,
+        above=0,
+    )
+    alarms.add(
+        "function-throttles",
+        watched.function.metric_throttles(period=_FIVE_MINUTES, statistic="sum"),
+        "Calls were refused: the function has as many sandboxes as it may.",
+        of=watched.row.name,
+        above=0,
+    )
+
+
+def function_closely(alarms: Alarms, watched: Function, reserved: int | None) -> None:
+    """Whether it comes near its limits."""
+    alarms.add(
+        "function-duration",
+        watched.function.metric_duration(period=_FIVE_MINUTES, statistic="max"),
+        "A run took more than 80 % of the time that it may.",
+        of=watched.row.name,
+        above=0.8 * watched.row.timeout_seconds * 1000,
+    )
+    if reserved and reserved > 1:
+        alarms.add(
+            "function-concurrency",
+            watched.function.metric(
+                "ConcurrentExecutions", period=_FIVE_MINUTES, statistic="max", label="Sandboxes at once"
+            ),
+            "More than 80 % of the sandboxes that it may have are busy.",
+            of=watched.row.name,
+            above=0.8 * reserved,
+            periods=3,
+        )
+
+
+def api_failures(alarms: Alarms, rest: apigateway.RestApi) -> None:
+    alarms.add(
+        "api-5xx",
+        _share(rest.metric_server_error(period=_FIVE_MINUTES, statistic="sum"), rest),
+        "More than 5 % of the requests fail on our side.",
+        above=5,
+    )
+
+
+def api_closely(alarms: Alarms, rest: apigateway.RestApi) -> None:
+    alarms.add(
+        "api-4xx",
+        _share(rest.metric_client_error(period=_FIVE_MINUTES, statistic="sum"), rest),
+        "Half of the requests are refused: a client is broken, or somebody tries things out.",
+        above=50,
+        periods=2,
+    )
+    alarms.add(
+        "api-latency",
+        rest.metric_latency(period=_MINUTE, statistic="p95"),
+        "One request in twenty takes more than 5 seconds.",
+        above=5000,
+        periods=2,
+    )
+
+
+def database(alarms: Alarms, watched: Database, stage: Stage) -> None:
+    def metric(name: str, statistic: str = "avg", identifier: str | None = None) -> cloudwatch.Metric:
+        one = identifier or watched.instance.instance_identifier
+        return cloudwatch.Metric(
+            namespace="AWS/RDS",
+            metric_name=name,
+            dimensions_map={"DBInstanceIdentifier": one},
+            statistic=statistic,
+            period=_FIVE_MINUTES,
+        )
+
+    alarms.add(
+        "database-cpu", metric("CPUUtilization"), "The database is busy for more than 80 %.", above=80, periods=3
+    )
+    alarms.add(
+        "database-storage",
+        metric("FreeStorageSpace", "min"),
+        "Less than a tenth of the first storage is free, and growing by itself has not helped.",
+        below=0.1 * stage.database_gib * _GIBIBYTE,
+    )
+    alarms.add(
+        "database-memory",
+        metric("FreeableMemory", "min"),
+        "Less than 100 MiB of memory are left.",
+        below=100 * _MEBIBYTE,
+        periods=3,
+    )
+    alarms.add(
+        "database-connections",
+        metric("DatabaseConnections", "max"),
+        "More than 80 % of the connections are taken.",
+        above=0.8 * stage.database_connections,
+        periods=2,
+    )
+    if watched.replica:
+        alarms.add(
+            "database-replica-lag",
+            metric("ReplicaLag", "max", watched.replica.instance_identifier),
+            "The replica is more than a minute behind.",
+            above=60,
+            periods=3,
+        )
+    if watched.proxy:
+        pinned = cloudwatch.MathExpression(
+            expression="100 * pinned / FILL(IF(open > 0, open), 1)",
+            using_metrics={
+                name: cloudwatch.Metric(
+                    namespace="AWS/RDS",
+                    metric_name=metric_name,
+                    dimensions_map={"ProxyName": watched.proxy.db_proxy_name},
+                    statistic="max",
+                    period=_FIVE_MINUTES,
+                )
+                for name, metric_name in (
+                    ("pinned", "DatabaseConnectionsCurrentlySessionPinned"),
+                    ("open", "DatabaseConnections"),
+                )
+            },
+            period=_FIVE_MINUTES,
+            label="Pinned connections, %",
+        )
+        alarms.add(
+            "database-pinning",
+            pinned,
+            "More than 5 % of the proxy's connections belong to one client each.",
+            above=5,
+            periods=3,
+        )
+
+
+def cache(alarms: Alarms, watched: Cache, stage: Stage) -> None:
+    """A serverless cache is one resource; of nodes each has metrics of its own."""
+    serverless = stage.cache == "serverless"
+    names = [watched.cluster_id] if serverless else _nodes(watched, stage)
+    dimension = "clusterId" if serverless else "CacheClusterId"
+    for number, name in enumerate(names, start=1):
+        of = "" if serverless else f"node-{number}"
+
+        def metric(metric_name: str, statistic: str, dimensions: dict[str, str]) -> cloudwatch.Metric:
+            return cloudwatch.Metric(
+                namespace="AWS/ElastiCache",
+                metric_name=metric_name,
+                dimensions_map=dimensions,
+                statistic=statistic,
+                period=_FIVE_MINUTES,
+            )
+
+        place = {dimension: name}
+        alarms.add(
+            "cache-evictions",
+            metric("Evictions", "sum", place),
+            "Answers are thrown out to make room for others.",
+            of=of,
+            above=0,
+            periods=3,
+        )
+        alarms.add(
+            "cache-authentication",
+            metric("AuthenticationFailures", "sum", place),
+            "Somebody tries passwords, or a function has an old one.",
+            of=of,
+            above=0,
+        )
+        if not serverless:
+            alarms.add(
+                "cache-cpu",
+                metric("EngineCPUUtilization", "avg", place),
+                "The cache is busy for more than 80 %.",
+                of=of,
+                above=80,
+                periods=3,
+            )
+            alarms.add(
+                "cache-memory",
+                metric("DatabaseMemoryUsagePercentage", "max", place),
+                "More than 90 % of the cache's memory are full.",
+                of=of,
+                above=90,
+                periods=3,
+            )
+            alarms.add(
+                "cache-replication-lag",
+                metric("ReplicationLag", "max", place),
+                "The standby is more than ten seconds behind.",
+                of=of,
+                above=10,
+                periods=3,
+            )
+
+
+def _nodes(watched: Cache, stage: Stage) -> list[str]:
+    """As ElastiCache names the nodes of a replication group."""
+    return [f"{watched.cluster_id}-{number:03}" for number in range(1, stage.cache_nodes + 1)]
+
+
+def _share(failures: cloudwatch.Metric, rest: apigateway.RestApi) -> cloudwatch.MathExpression:
+    """Per cent of the requests, where there are enough to speak of it."""
+    return cloudwatch.MathExpression(
+        expression=f"IF(requests >= {_FEW_REQUESTS}, 100 * failures / requests, 0)",
+        using_metrics={
+            "failures": failures,
+            "requests": rest.metric_count(period=_FIVE_MINUTES, statistic="sum"),
+        },
+        period=_FIVE_MINUTES,
+        label="Per cent of the requests",
+    )
