@@ -40,6 +40,8 @@ class Spoil:
     def _put(self, place: Any) -> None:
         *way, last = self.path.lstrip(".").split(".")
         for part in way:
+            if isinstance(place, list) and len(place) <= int(part):
+                return
             place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
         if isinstance(place, list):
             if self.value is GONE:
