@@ -10,7 +10,7 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from cdk.acknowledging import NIST, SERVERLESS, SOLUTIONS, accept
-from cdk.given import Given, allow
+from cdk.given import TRACING, Given, allow
 from cdk.layers import code_of
 from cdk.logs import log_group
 from cdk.packaging import function_asset
@@ -115,7 +115,7 @@ class Function(Construct):
             statements=[
                 *statements,
                 allow(["logs:CreateLogStream", "logs:PutLogEvents"], self.logs.log_group_arn),
-                allow(["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"),
+                allow(TRACING, "*"),
                 allow(_INTERFACES, "*"),
                 self._not_by_itself(name),
             ],

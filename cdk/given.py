@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import aws_cdk
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_sqs as sqs
@@ -29,6 +28,7 @@ from functions.table import (
     Use,
 )
 
+TRACING = ("xray:PutTraceSegments", "xray:PutTelemetryRecords")
 _CONSUME = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes")
 
 
@@ -90,8 +90,7 @@ class Given:
         return [
             database,
             *(statement for use in sorted(row.uses) for statement in optional[use]),
-            allow(["sqs:SendMessage"], self.failures.queue_arn),
-            *self._decrypting(data.keys.data),
+            *self.failing(),
         ]
 
     def reserved(self, row: FunctionRow) -> int | None:
@@ -124,10 +123,13 @@ class Given:
             allow(["s3:ListBucket"], self.bucket_arn),
         ]
 
-    @staticmethod
-    def _decrypting(key: kms.Key | None) -> list[iam.PolicyStatement]:
-        """Objects, messages, secrets and the function's own environment are under the stage's key."""
-        return [allow(["kms:Decrypt", "kms:GenerateDataKey"], key.key_arn)] if key else []
+    def failing(self) -> list[iam.PolicyStatement]:
+        """Lets what failed be put aside, and all be read that is under the stage's key: messages, secrets, objects."""
+        key = self.data.keys.data
+        return [
+            allow(["sqs:SendMessage"], self.failures.queue_arn),
+            *([allow(["kms:Decrypt", "kms:GenerateDataKey"], key.key_arn)] if key else []),
+        ]
 
 
 def allow(actions: Sequence[str], *resources: str, **conditions: dict[str, str]) -> iam.PolicyStatement:

@@ -10,6 +10,7 @@ from constructs import Construct, IConstruct
 
 from cdk.function import Function
 from cdk.given import Given
+from cdk.trigger import Provider
 from functions.table import MIGRATE
 
 
@@ -26,6 +27,7 @@ class Migrate(Function):
             invocation_type=triggers.InvocationType.REQUEST_RESPONSE,
             timeout=aws_cdk.Duration.seconds(MIGRATE.timeout_seconds),
         )
+        Provider(self, "Provider", given=given, invoked=self.function)
 
     def before(self, later: Sequence[IConstruct]) -> None:
         """None of these is made or changed until the migrations are through."""

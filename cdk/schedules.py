@@ -47,14 +47,12 @@ class Schedules(Construct):
             )
 
     def _role(self, given: Given, scheduled: Sequence[Function]) -> iam.IRole:
-        key = given.data.keys.data
         policy = iam.ManagedPolicy(
             self,
             "Policy",
             statements=[
                 allow(["lambda:InvokeFunction"], *(one.alias.function_arn for one in scheduled)),
-                allow(["sqs:SendMessage"], given.failures.queue_arn),
-                *([allow(["kms:Decrypt", "kms:GenerateDataKey"], key.key_arn)] if key else []),
+                *given.failing(),
             ],
         )
         role = iam.Role(

@@ -53,7 +53,7 @@ class ServiceStack(StageStack):
         if stage.waf or stage.allowed_cidrs:
             Firewall(self, "Firewall", stage=stage, api=self.api.rest, keys=data.keys)
         if stage.canary:
-            Canary(self, "Canary", stage=stage.name, functions=[query])
+            Canary(self, "Canary", stage=stage.name, functions=[query], rest=self.api.rest)
         self.users = Users(self, "Users", stage=stage)
         self._say(
             ApiUrl=self.api.url,
