@@ -8,15 +8,15 @@ from typing import Any
 
 import aws_cdk
 from aws_cdk import aws_apigateway as apigateway
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from cdk import gateway_responses
+from cdk.account_log import AccountLog
 from cdk.acknowledging import NIST, SOLUTIONS, accept
 from cdk.domain import Domain
 from cdk.function import Function
-from cdk.given import Given, allow
+from cdk.given import Given
 from cdk.logs import log_group
 from cdk.routes import routes
 from cdk.stages import Stage
@@ -58,7 +58,16 @@ _LOG_LINE = {
 class Api(Construct):
     """Everything but the public paths asks `authorize` first."""
 
-    def __init__(self, scope: Construct, name: str, *, given: Given, query: Function, authorize: Function) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        given: Given,
+        query: Function,
+        streaming: Sequence[Function],
+        authorize: Function,
+    ) -> None:
         super().__init__(scope, name)
         stage = given.stage
         self.access_log = log_group(
@@ -78,7 +87,7 @@ class Api(Construct):
                 authorizer=self._authorizer(authorize),
             ),
         )
-        self._let_it_log()
+        self.rest.deployment_stage.node.add_dependency(AccountLog(self, "AccountLog"))
         self._accept(stage)
         self._validator = self.rest.add_request_validator(
             "Validator", validate_request_body=True, validate_request_parameters=True
@@ -91,7 +100,7 @@ class Api(Construct):
                 schema=apigateway.JsonSchemaVersion.DRAFT4, type=apigateway.JsonSchemaType.OBJECT
             ),
         )
-        self._add_routes(query)
+        self._add_routes(query, streaming)
         gateway_responses.install(self.rest, origin=stage.cors_origins[0] if len(stage.cors_origins) == 1 else None)
         self._add_usage_plan(stage)
         self._only_this_account(authorize)
@@ -115,46 +124,6 @@ class Api(Construct):
             access_log_destination=apigateway.LogGroupLogDestination(self.access_log),
             access_log_format=apigateway.AccessLogFormat.custom(json.dumps(_LOG_LINE)),
         )
-
-    def _let_it_log(self) -> None:
-        """The account's one role for logs of API Gateway, as any stage's deployment makes it anew.
-
-        It stays when a stage goes, because the account may have other APIs that log by it.
-        """
-        policy = iam.ManagedPolicy(
-            self,
-            "LogPolicy",
-            statements=[
-                allow(
-                    [
-                        "logs:CreateLogGroup",
-                        "logs:CreateLogStream",
-                        "logs:DescribeLogGroups",
-                        "logs:DescribeLogStreams",
-                        "logs:PutLogEvents",
-                        "logs:GetLogEvents",
-                        "logs:FilterLogEvents",
-                    ],
-                    "*",
-                )
-            ],
-        )
-        accept(
-            policy,
-            "API Gateway writes to groups that it names itself, of every API in the account.",
-            f"{SOLUTIONS}IAM5[Resource::*]",
-        )
-        role = iam.Role(
-            self,
-            "LogRole",
-            assumed_by=iam.ServicePrincipal("apigateway.amazonaws.com"),
-            managed_policies=[policy],
-        )
-        account = apigateway.CfnAccount(self, "Account", cloud_watch_role_arn=role.role_arn)
-        for kept in (policy, role, account):
-            resource = kept if isinstance(kept, aws_cdk.CfnResource) else kept.node.default_child
-            resource.apply_removal_policy(aws_cdk.RemovalPolicy.RETAIN)
-        self.rest.deployment_stage.node.add_dependency(account)
 
     def _accept(self, stage: Stage) -> None:
         accept(
@@ -189,14 +158,16 @@ class Api(Construct):
         authorizer.node.default_child.add_property_deletion_override("IdentitySource")
         return authorizer
 
-    def _add_routes(self, query: Function) -> None:
-        integration = apigateway.LambdaIntegration(query.alias, scope_permission_to_method=False)
+    def _add_routes(self, query: Function, streaming: Sequence[Function]) -> None:
+        whole = apigateway.LambdaIntegration(query.alias, scope_permission_to_method=False)
+        streamed = {route: _streamed(function) for function in streaming for route in function.row.streams}
         for method, path in routes():
             resource = self.rest.root.resource_for_path(path)
             body = {"application/json": self._json} if method in {"POST", "PUT", "PATCH"} else None
             public = (
                 {"authorization_type": apigateway.AuthorizationType.NONE, "authorizer": None} if path in PUBLIC else {}
             )
+            integration = streamed.get(f"{method} {path}", whole)
             resource.add_method(method, integration, request_validator=self._validator, request_models=body, **public)
 
     def _add_usage_plan(self, stage: Stage) -> None:
@@ -216,6 +187,16 @@ class Api(Construct):
         for node in (*self.node.find_all(), *authorize.alias.node.find_all()):
             if isinstance(node, lambda_.CfnPermission):
                 node.source_account = aws_cdk.Aws.ACCOUNT_ID
+
+
+def _streamed(function: Function) -> apigateway.LambdaIntegration:
+    """A second more than the function has, which then ends its answer by itself."""
+    return apigateway.LambdaIntegration(
+        function.alias,
+        scope_permission_to_method=False,
+        response_transfer_mode=apigateway.ResponseTransferMode.STREAM,
+        timeout=aws_cdk.Duration.seconds(function.row.timeout_seconds + 1),
+    )
 
 
 def _preflight(origins: Sequence[str]) -> apigateway.CorsOptions | None:

@@ -45,7 +45,7 @@ class Function(Construct):
             self,
             "Function",
             function_name=name,
-            code=code_of(function_asset(row.name)),
+            code=code_of(function_asset(row.folder)),
             handler=row.handler,
             runtime=lambda_.Runtime.PYTHON_3_13,
             architecture=lambda_.Architecture.ARM_64,
@@ -105,6 +105,7 @@ class Function(Construct):
             "POWERTOOLS_SERVICE_NAME": self.row.name,
             "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
             **_QUIET,
+            **({"AWS_LAMBDA_EXEC_WRAPPER": f"/var/task/{self.row.wrapper}"} if self.row.wrapper else {}),
             **{name: value for name, value in given.settings_of(self.row).items() if value},
         }
 

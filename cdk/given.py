@@ -16,6 +16,7 @@ from cdk.data import DataStack
 from cdk.layers import Layers
 from cdk.stages import Stage
 from functions.table import (
+    ANSWER,
     AUTHORIZE,
     INGEST,
     MAINTAIN,
@@ -104,6 +105,7 @@ class Given:
         # maintain: one by its schedule, two by its queue, of which all but one find that it is at work.
         return {
             QUERY: stage.query_concurrency,
+            ANSWER: stage.answer_concurrency,
             AUTHORIZE: stage.authorize_concurrency,
             INGEST: stage.ingest_concurrency,
             MAINTAIN: 3,

@@ -59,4 +59,4 @@ class Layers(Construct):
         }
 
     def of(self, row: FunctionRow) -> list[lambda_.LayerVersion]:
-        return [self._versions[layer.name] for layer in layers_of(row.name)]
+        return [self._versions[layer.name] for layer in layers_of(row.folder)]

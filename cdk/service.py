@@ -6,6 +6,7 @@ import aws_cdk
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from cdk.answer import Answer
 from cdk.api import Api
 from cdk.authorize import Authorize
 from cdk.canary import Canary
@@ -44,16 +45,16 @@ class ServiceStack(StageStack):
             signing=code_signing(self, stage=stage.name) if stage.code_signing else None,
         )
         migrate = Migrate(self, given=given)
-        query, authorize = Query(self, given=given), Authorize(self, given=given)
+        query, answer, authorize = (kind(self, given=given) for kind in (Query, Answer, Authorize))
         ingest, maintain, tenants = Ingest(self, given=given), Maintain(self, given=given), Tenants(self, given=given)
-        self.functions = (authorize, query, ingest, migrate, maintain, tenants)
+        self.functions = (authorize, query, answer, ingest, migrate, maintain, tenants)
         migrate.before([one.alias for one in self.functions if one is not migrate])
         Schedules(self, "Schedules", given=given, functions=self.functions)
-        self.api = Api(self, "Api", given=given, query=query, authorize=authorize)
+        self.api = Api(self, "Api", given=given, query=query, streaming=[answer], authorize=authorize)
         if stage.waf or stage.allowed_cidrs:
             Firewall(self, "Firewall", stage=stage, api=self.api.rest, keys=data.keys)
         if stage.canary:
-            Canary(self, "Canary", stage=stage.name, functions=[query], rest=self.api.rest)
+            Canary(self, "Canary", stage=stage.name, functions=[query, answer], rest=self.api.rest)
         self.users = Users(self, "Users", stage=stage)
         self._say(
             ApiUrl=self.api.url,

@@ -52,6 +52,7 @@ class Stage:
     reserve_concurrency: bool = False
     # Sandboxes at once; all of them together stay below 80 % of `database_connections`.
     query_concurrency: int = 10
+    answer_concurrency: int = 10
     authorize_concurrency: int = 10
     ingest_concurrency: int = 2
     permissions_boundary: bool = False
@@ -109,6 +110,7 @@ STAGING = Stage(
     snap_start=True,
     reserve_concurrency=True,
     query_concurrency=50,
+    answer_concurrency=50,
     authorize_concurrency=30,
     ingest_concurrency=5,
     permissions_boundary=True,
@@ -135,6 +137,7 @@ PROD = replace(
     lock_backups=True,
     log_days=365,
     query_concurrency=200,
+    answer_concurrency=200,
     authorize_concurrency=100,
     ingest_concurrency=20,
     code_signing=True,

@@ -59,7 +59,7 @@ ANSWER = FunctionRow(
     120,
     512,
     QUERY.role,
-    uses=QUERY.uses,
+    uses=QUERY.uses - {"bucket"},
     warm=True,
     code=QUERY.folder,
     streams=("POST /v1/query",),

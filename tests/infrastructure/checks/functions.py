@@ -23,7 +23,7 @@ _WITHOUT_ARN = re.compile(
     r"|secretsmanager:GetRandomPassword|sns:GetTopicAttributes|kms:ListAliases|tag:GetResources"
 )
 # The account's role for API Gateway, which refuses one that may not write any log.
-_API_LOGS = re.compile(r"service/ApiLogPolicy\w*: logs:\w+")
+_API_LOGS = re.compile(r"service/ApiAccountLogPolicy\w*: logs:\w+")
 
 
 def ours(estate: Estate) -> list[Resource]:
