@@ -158,7 +158,9 @@ def _larger(limit: int, *, written: bool) -> Statement:
         size_constraint_statement=waf.CfnWebACL.SizeConstraintStatementProperty(
             comparison_operator="GT",
             size=limit,
-            field_to_match=waf.CfnWebACL.FieldToMatchProperty(body={"OversizeHandling": "MATCH"}),
+            field_to_match=waf.CfnWebACL.FieldToMatchProperty(
+                body=waf.CfnWebACL.BodyProperty(oversize_handling="MATCH")
+            ),
             text_transformations=[_AS_IT_IS],
         )
     )
