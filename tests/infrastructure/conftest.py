@@ -6,16 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import aws_cdk
-import cdk_nag
 import pytest
 
-from cdk.platform import app
-from cdk.templates import WITHOUT_BUNDLING, Templates, read
+from cdk.templates import Templates, read
 from tests.infrastructure import linters
+from tests.infrastructure.auditing import audited_app
 from tests.infrastructure.measuring import measured
-
-_PACKS = cdk_nag.AwsSolutionsChecks, cdk_nag.ServerlessChecks, cdk_nag.NIST80053R5Checks
 
 
 @pytest.fixture(scope="session")
@@ -27,15 +23,7 @@ def assembly(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     audited = any("report" in getattr(item, "fixturenames", ()) for item in request.session.items)
     folder = tmp_path_factory.mktemp("assembly")
     with measured("synthesis of three stages" + " with validation and three rule packs" * audited):
-        platforms = app(
-            outdir=str(folder),
-            tree_metadata=False,
-            builtin_cloud_formation_validation=audited,
-            context=WITHOUT_BUNDLING | {"@aws-cdk/core:failSynthOnValidationErrors": False},
-        )
-        if audited:
-            aws_cdk.Validations.of(platforms).add_plugins(*(pack(platforms) for pack in _PACKS))
-        platforms.synth()
+        audited_app(folder, audited=audited).synth()
     return folder
 
 

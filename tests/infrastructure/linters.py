@@ -95,17 +95,30 @@ def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=calm, capture_output=True, text=True, check=False)
 
 
-def main() -> int:
-    """Print every finding; 1 when there is one."""
+def write_sarif(assembly: Path, folder: Path) -> None:
+    """Write what both find, without the rules that are accepted somewhere, for code scanning to show."""
+    folder.mkdir(parents=True, exist_ok=True)
+    skipped = ",".join(sorted({row["rule"] for row in accepted()}))
+    output = ["--output", "sarif", "--output-file-path", str(folder), "--skip-check", skipped]
+    _run("checkov", *CHECKOV, *output, "--directory", str(assembly))
+    config = ["--config-file", str(ROOT / "cdk" / "cfnlint.yaml"), "--format", "sarif"]
+    said = _run("cfn-lint", *config, "--", *templates_of(assembly)).stdout
+    (folder / "cfn-lint.sarif").write_text(said)
+
+
+def main(arguments: list[str]) -> int:
+    """Print every finding; 1 when there is one. `--sarif DIR` writes them there too."""
     environment()
     with TemporaryDirectory() as folder:
         options = {"tree_metadata": False, "builtin_cloud_formation_validation": False}
         app(outdir=folder, context=WITHOUT_BUNDLING, **options).synth()
         findings, passed = checkov(Path(folder))
         found = unaccepted(findings) + cfn_lint(Path(folder))
+        if arguments[:1] == ["--sarif"]:
+            write_sarif(Path(folder), Path(arguments[1]))
     print("\n".join([*found, f"{len(found)} findings; checkov: {passed} checks passed"]))
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
