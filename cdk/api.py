@@ -20,6 +20,7 @@ from cdk.given import Given
 from cdk.logs import log_group
 from cdk.routes import routes
 from cdk.stages import Stage
+from functions.query.origins import EXPOSED
 from functions.table import PUBLIC
 
 # A quarter of what the stage takes: each question is a call of the model, and money.
@@ -206,6 +207,6 @@ def _preflight(origins: Sequence[str]) -> apigateway.CorsOptions | None:
         allow_origins=[*origins],
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
         allow_headers=["authorization", "content-type", "x-api-key"],
-        expose_headers=["x-request-id", "retry-after"],
+        expose_headers=[*EXPOSED],
         max_age=aws_cdk.Duration.hours(1),
     )

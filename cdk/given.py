@@ -70,6 +70,8 @@ class Given:
             },
             "roles": {"RAG_IAM_ROLES": json.dumps(ROLES)},
         }
+        if row.folder == QUERY.folder and self.stage.cors_origins:
+            every["RAG_CORS_ORIGINS"] = json.dumps(self.stage.cors_origins)
         return every | {name: value for use in sorted(row.uses) for name, value in optional[use].items()}
 
     def statements_of(self, row: FunctionRow) -> list[iam.PolicyStatement]:

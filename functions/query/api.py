@@ -12,7 +12,7 @@ from fastapi import FastAPI, Query, Response
 from fastapi.responses import HTMLResponse
 from pydantic import TypeAdapter
 
-from functions.query import asking, dependencies, problems, reference, schemas
+from functions.query import asking, dependencies, origins, problems, reference, schemas
 from functions.query.callers import Reader, Writer
 from rag import __version__, metadata, wiring
 from rag.errors import ConflictError, InvalidRequestError, TooLargeError
@@ -34,6 +34,7 @@ app = FastAPI(
     },
 )
 problems.install(app)
+origins.install(app)
 app.include_router(asking.router)
 
 # The collection and the key of the last document seen.

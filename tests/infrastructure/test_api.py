@@ -156,6 +156,12 @@ def test_pages_of_the_named_origin_may_ask_and_read_problems(personal: dict[str,
     preflights = [text(method) for (verb, _), method in found.items() if verb == "OPTIONS"]
     assert preflights
     assert all(ORIGIN in preflight and "'*'" not in preflight for preflight in preflights)
+    told = [
+        each["Environment"]["Variables"].get("RAG_CORS_ORIGINS")
+        for each in properties(personal, "AWS::Lambda::Function")
+        if each["FunctionName"] in {"rag-prod-query", "rag-prod-answer"}
+    ]
+    assert told == [json.dumps([ORIGIN])] * 2
     for answer in properties(personal, "AWS::ApiGateway::GatewayResponse"):
         assert answer["ResponseParameters"]["gatewayresponse.header.Access-Control-Allow-Origin"] == f"'{ORIGIN}'"
 

@@ -69,6 +69,9 @@ class Settings(BaseModel):
     cache_ttl_seconds: int = Field(1800, ge=1, description="How long an answer or embedding stays in the cache.")
     request_seconds: float = Field(25, gt=0, description="Time for one request when the platform gives more.")
     stream_seconds: float = Field(110, gt=0, description="Time for one streamed answer when the platform gives more.")
+    cors_origins: list[str] = Field(
+        default_factory=list, description="JSON list of the origins of web pages that may call the API."
+    )
     upload_seconds: int = Field(900, ge=60, le=3600, description="How long a presigned upload is valid.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log line.")
 
@@ -78,7 +81,7 @@ class Settings(BaseModel):
         taken = {name[len(PREFIX) :].lower(): value for name, value in environment.items() if name.startswith(PREFIX)}
         return cls.model_validate({name: value for name, value in taken.items() if value != ""})
 
-    @field_validator("role_secrets", "iam_roles", mode="before")
+    @field_validator("role_secrets", "iam_roles", "cors_origins", mode="before")
     @classmethod
     def _from_json(cls, value: object) -> object:
         return json.loads(value) if isinstance(value, str) else value
