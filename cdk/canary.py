@@ -61,7 +61,7 @@ class Canary(Construct):
                 allow(["cloudwatch:DescribeAlarms"], "*"),
             ],
         )
-        accept(policy, "DescribeAlarms takes no resource.", f"{SOLUTIONS}IAM5[Resource::*]")
+        accept(policy, "CodeDeploy looks at alarms by a call that lists them all.", f"{SOLUTIONS}IAM5[Resource::*]")
         role = iam.Role(
             self,
             f"{name}Role",
@@ -89,5 +89,5 @@ class Canary(Construct):
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )
-        accept(alarm, "Its action is CodeDeploy's: it rolls back.", f"{NIST}CloudWatchAlarmAction")
+        accept(alarm, "Its action is CodeDeploy's, which rolls the deployment back.", f"{NIST}CloudWatchAlarmAction")
         return alarm

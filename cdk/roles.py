@@ -30,7 +30,7 @@ BOUNDARY = (
     ),
     *("lambda:InvokeFunction", "lambda:ListVersionsByFunction", "lambda:UpdateAlias"),
     *("logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogGroups", "logs:DescribeLogStreams"),
-    *("logs:GetLogEvents", "logs:PutLogEvents", "logs:PutRetentionPolicy"),
+    *("logs:FilterLogEvents", "logs:GetLogEvents", "logs:PutLogEvents", "logs:PutRetentionPolicy"),
     "rds-db:connect",
     *("rds:AddTagsToResource", "rds:CopyDBSnapshot", "rds:CreateDBSnapshot", "rds:DeleteDBSnapshot"),
     *("rds:DescribeDBInstances", "rds:DescribeDBSnapshots", "rds:ListTagsForResource"),

@@ -9,6 +9,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
+from cdk.acknowledging import SERVERLESS, accept
 from cdk.stages import Stage
 
 _TELLERS = ("cloudwatch.amazonaws.com", "budgets.amazonaws.com")
@@ -30,6 +31,11 @@ class Topic(sns.Topic):
         )
         if stage.alarm_email:
             self.add_subscription(subscriptions.EmailSubscription(stage.alarm_email))
+            accept(
+                self,
+                "A letter that cannot be delivered is retried by SNS, and the alarm stays red until somebody looks.",
+                f"{SERVERLESS}SNSRedrivePolicy",
+            )
 
 
 def own_key(scope: Construct, name: str) -> kms.Key:

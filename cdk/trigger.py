@@ -35,7 +35,7 @@ class Provider(Construct):
             ],
         )
         stack = aws_cdk.Stack.of(self)
-        accept(policy, "X-Ray takes no resource.", f"{SOLUTIONS}IAM5[Resource::*]")
+        accept(policy, "Traces are written to X-Ray, whose calls take no resource.", f"{SOLUTIONS}IAM5[Resource::*]")
         logical_id = stack.resolve(invoked.node.default_child.logical_id)
         accept(
             policy,

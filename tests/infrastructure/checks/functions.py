@@ -33,7 +33,7 @@ def ours(estate: Estate) -> list[Resource]:
 
 def named(estate: Estate, word: str) -> Resource:
     """Our function of that name."""
-    [found] = [each for each in ours(estate) if each.get("Handler", "").startswith(f"functions.{word}.")]
+    [found] = [each for each in ours(estate) if each.get("FunctionName") == f"rag-{estate.stage.name}-{word}"]
     return found
 
 
@@ -225,7 +225,7 @@ def invoked_by_named_sources(estate: Estate) -> Iterator[str]:
     """A service may invoke a function only for a source of ours, which names the account."""
     for permission in estate.of("Lambda::Permission"):
         source = text(permission.get("SourceArn", ""))
-        if "<AWS::AccountId>" not in source and not permission.get("SourceAccount"):
+        if "<AWS::AccountId>" not in source or not permission.get("SourceAccount"):
             yield f"{permission}: {source}"
 
 
