@@ -6,7 +6,6 @@ import random
 import uuid
 from array import array
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -46,7 +45,7 @@ RANKED = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 5)), max_size=80).ma
 
 @given(found=RANKED, texts=st.lists(st.binary(max_size=1), min_size=80, max_size=80))
 def test_what_was_said_before_stands_behind_all_else_and_nothing_is_lost(found: Ranked, texts: list[bytes]) -> None:
-    said = [(replace(one, content_hash=text), score) for (one, score), text in zip(found, texts, strict=False)]
+    said = [(one._replace(content_hash=text), score) for (one, score), text in zip(found, texts, strict=False)]
     ordered = repeats_last(said, {})
     hashes = [one.content_hash for one, _ in ordered]
     distinct = len(set(hashes))
@@ -58,7 +57,7 @@ def test_what_was_said_before_stands_behind_all_else_and_nothing_is_lost(found: 
 
 def test_of_equal_texts_at_equal_scores_the_first_by_key_stands_first() -> None:
     found = ranked([0.9, 0.9, 0.8, 0.7], [1, 2, 3, 4])
-    said = [(replace(one, content_hash=b"same" if score > 0.8 else b"other"), score) for one, score in found]
+    said = [(one._replace(content_hash=b"same" if score > 0.8 else b"other"), score) for one, score in found]
     documents = [one.document_id for one, _ in said]
     assert rivals(said) == documents[:2]
     ordered = repeats_last(said, {documents[0]: "b.txt", documents[1]: "a.txt"})

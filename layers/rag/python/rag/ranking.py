@@ -123,32 +123,34 @@ def _near(candidates: Sequence[Candidate]) -> set[uuid.UUID]:
 def _scoring(mode: Mode, candidates: Sequence[Candidate]) -> Callable[[Candidate], float]:
     best, second = ([*heapq.nlargest(2, (candidate.bm25 for candidate in candidates)), 0.0, 0.0])[:2]
 
-    def share(candidate: Candidate) -> float:
-        return candidate.bm25 / best if best > 0 else 0.0
-
     if mode == "dense":
         return lambda candidate: _unit(candidate.cosine)
+    whole = best if best > 0 else 1.0
     if mode == "lexical":
-        return share
+        return lambda candidate: candidate.bm25 / whole
     lead = 1 - second / best if best > 0 else 0.0
     dense = _DENSE_SHARE * (1 - _LEAD_COUNTS * lead)
-    return lambda candidate: dense * _unit(candidate.cosine) + (1 - dense) * share(candidate)
+    return lambda candidate: dense * _unit(candidate.cosine) + (1 - dense) * (candidate.bm25 / whole)
 
 
 def _seconded(scored: Sequence[tuple[Candidate, float]]) -> Iterator[tuple[Candidate, float]]:
-    best: set[uuid.UUID] = set()
-    second: dict[uuid.UUID, float] = {}
+    # By their numbers: to hash an id is a call of Python, and there are hundreds.
+    second: dict[int, float | None] = {}
     for candidate, score in scored:
-        if candidate.document_id in best:
-            second.setdefault(candidate.document_id, score)
-        best.add(candidate.document_id)
+        document = candidate.document_id.int
+        if document not in second:
+            second[document] = None
+        elif second[document] is None:
+            second[document] = score
     for candidate, score in scored:
-        seconding = second.get(candidate.document_id, 0.0)
+        seconding = second[candidate.document_id.int] or 0.0
         yield candidate, (score + _SECOND_COUNTS * seconding) / (1 + _SECOND_COUNTS)
 
 
 def _sorted(scored: Iterable[tuple[Candidate, float]]) -> list[tuple[Candidate, float]]:
-    return sorted(scored, key=lambda pair: (-pair[1], -pair[0].cosine, -pair[0].bm25, pair[0].chunk_id))
+    # Tuples that compare as they are: no key is computed for each.
+    ordered = sorted((-score, -one.cosine, -one.bm25, one.chunk_id, one) for one, score in scored)
+    return [(candidate, -negated) for negated, _, _, _, candidate in ordered]
 
 
 def _ranks(scores: Iterable[tuple[float, uuid.UUID]], depth: int) -> dict[uuid.UUID, int]:
@@ -157,4 +159,4 @@ def _ranks(scores: Iterable[tuple[float, uuid.UUID]], depth: int) -> dict[uuid.U
 
 
 def _unit(value: float) -> float:
-    return min(max(value, 0.0), 1.0)
+    return value if 0.0 <= value <= 1.0 else min(max(value, 0.0), 1.0)

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 Mode = Literal["hybrid", "dense", "lexical"]
 Fusion = Literal["weighted", "rrf"]
@@ -252,9 +252,11 @@ class Growth:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A chunk before fusion: cosine in [-1, 1], BM25 ≥ 0; both are known for each. Equal hashes, equal words."""
+class Candidate(NamedTuple):
+    """A chunk before fusion: cosine in [-1, 1], BM25 ≥ 0; both are known for each. Equal hashes, equal words.
+
+    A tuple, because a question makes a hundred: a frozen dataclass takes five times as long.
+    """
 
     chunk_id: uuid.UUID
     document_id: uuid.UUID
