@@ -25,7 +25,7 @@ from local.postgres import SUPERUSER
 from rag import ranking, searching, wiring
 from rag.deadline import Deadline
 from rag.store.database import Transaction, connect
-from rag.store.statements import NO_PARTS, statement
+from rag.store.statements import statement
 from rag.types import Filters
 from tests.benchmarks.wire import Tap
 
@@ -40,8 +40,6 @@ class Executed:
     name: str
     parameters: JSON
     binary: bool = False
-    width: int | None = None
-    parts: frozenset[str] = NO_PARTS
 
 
 @dataclass(slots=True)
@@ -73,7 +71,7 @@ class Function:
 
         def recording(run: Any) -> Any:
             def recorded(transaction: Transaction, name: str, /, **given: Any) -> Any:
-                how = {key: given[key] for key in ("binary", "width", "parts") if key in given}
+                how = {key: given[key] for key in ("binary",) if key in given}
                 parameters = {key: value for key, value in given.items() if key not in how}
                 executed.append(Executed(name, {"tenant": transaction.tenant_id, **parameters}, **how))
                 return run(transaction, name, **given)
@@ -81,7 +79,7 @@ class Function:
             return recorded
 
         asked = searching.Asked(question)
-        methods = {name: recording(getattr(Transaction, name)) for name in ("rows", "first_rows", "last_rows")}
+        methods = {name: recording(getattr(Transaction, name)) for name in ("rows",)}
         with patch.multiple(Transaction, **methods):
             wiring.search_store().search(
                 uuid.UUID(self.tenant_id),
@@ -179,21 +177,17 @@ def _secret(ready: JSON, name: str) -> str:
 
 
 class BareSql:
-    """The same statements with the same parameters in the same kind of transaction, and nothing around them."""
+    """The same statements with the same parameters and nothing around them."""
 
     def __init__(self, ready: JSON, *, prepared: bool) -> None:
         self._connection = connect(database_url(ready))
         self._prepare = True if prepared else None
 
     def milliseconds(self, executed: Sequence[Executed]) -> float:
-        tenant = executed[0].parameters["tenant"]
         started = time.perf_counter()
-        psycopg.ClientCursor(self._connection).execute(statement("begin_read"), {"tenant": tenant})
         for one in executed:
             with self._connection.cursor(binary=one.binary) as cursor:
-                sql = statement(one.name, one.width, one.parts)
-                cursor.execute(sql, one.parameters, prepare=self._prepare).fetchall()
-        self._connection.execute("commit")
+                cursor.execute(statement(one.name), one.parameters, prepare=self._prepare).fetchall()
         return (time.perf_counter() - started) * 1000
 
     def close(self) -> None:

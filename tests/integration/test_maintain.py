@@ -145,7 +145,8 @@ def test_the_function_that_looks_past_row_security_shows_no_other_tenants_rows(l
             seen[tenant] = sum(
                 len(
                     connection.execute(
-                        "select * from lexical_candidates(%s, %s, '{}/1000000000')", [of, lexemes]
+                        "select * from lexical_candidates(%s, %s, '{}', '{}', '{}/1000000000', null, 1000)",
+                        [of, lexemes],
                     ).fetchall()
                 )
                 for of, _ in collections
@@ -155,6 +156,23 @@ def test_the_function_that_looks_past_row_security_shows_no_other_tenants_rows(l
                 connection.execute(statement.encode())
     assert seen[str(large.tenant)] > 0
     assert (seen[str(stranger)], seen[""]) == (0, 0)
+
+
+def test_a_lexeme_that_is_paired_counts_only_beside_another_of_the_question(large: Deployment) -> None:
+    chunks = dict(superuser(large, "select id, lexemes from chunks"))
+    [first, second, third, *_] = next(iter(chunks.values()))
+    wanted = {
+        chunk for chunk, lexemes in chunks.items() if first in lexemes or (second in lexemes and third in lexemes)
+    }
+    [(tenant, collection)] = superuser(large, "select distinct tenant_id, collection_id from chunks")
+    with psycopg.connect(large.database.dsn("rag_query"), autocommit=True) as connection:
+        connection.execute("select set_config('app.tenant', %s, false)", [str(tenant)])
+        found = connection.execute(
+            "select chunk_id from lexical_candidates(%s, %s, %s, %s, '{}/1000000000', null, 1000)",
+            [collection, [first], [second], [first, second, third]],
+        ).fetchall()
+    assert {chunk for (chunk,) in found} == wanted
+    assert len(wanted) < len(chunks)
 
 
 def weights(deployment: Deployment) -> list[Any]:

@@ -131,6 +131,7 @@ class FakeStore:
         mode: Mode,
         filters: Filters,
         depth: int,
+        reads_more: bool,
     ) -> tuple[list[Hit], str]:
         if collection == "absent":
             raise NotFoundError("there is no collection 'absent'")

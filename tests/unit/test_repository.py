@@ -23,7 +23,7 @@ from rag.store.statements import statements
 ROOT = Path(__file__).resolve().parents[2]
 STORE = ROOT / "layers" / "rag" / "python" / "rag" / "store"
 INDEX_HOSTS = {"pypi.org", "files.pythonhosted.org"}
-RUN_METHODS = {"rows", "first_rows", "last_rows", "run", "run_many", "query", "statement", "_inside"}
+RUN_METHODS = {"rows", "first_rows", "run", "run_many", "query", "statement", "_inside"}
 
 
 @cache
@@ -63,9 +63,9 @@ def store_calls() -> set[str]:
     named = {
         call.args[0].value: getattr(call.func, "attr", getattr(call.func, "id", None))
         for call in calls
-        if isinstance(call.args[0], ast.Constant)
+        if isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
     }
-    return {str(name) for name, method in named.items() if method in RUN_METHODS}
+    return {name for name, method in named.items() if method in RUN_METHODS}
 
 
 def test_the_lock_file_names_the_public_index_and_nothing_else() -> None:

@@ -49,6 +49,7 @@ class Asking:
             mode=mode,
             filters=wanted.filters,
             depth=selection.depth,
+            reads_more=selection.reads_more,
         )
         return hits
 

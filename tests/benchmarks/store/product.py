@@ -87,6 +87,7 @@ class Product:
             mode=wanted.mode,
             filters=filters,
             depth=selection.depth,
+            reads_more=selection.reads_more,
         )
         return hits
 

@@ -57,6 +57,7 @@ class Store(Protocol):
         mode: Mode,
         filters: Filters,
         depth: int,
+        reads_more: bool,
     ) -> tuple[list[Hit], str]: ...
 
 
@@ -150,6 +151,7 @@ def search(
             mode=mode,
             filters=question.filters,
             depth=selection.depth,
+            reads_more=selection.reads_more,
         )
     reranked = None
     if question.stages.rerank and reranker is not None:
@@ -186,6 +188,7 @@ class Selection:
         self._question = question
         self._mode = mode
         self.depth = _depth(question, mode)
+        self.reads_more = question.stages.diversity > 0 or question.why_not is not None
         self.trace = Trace(mode, question.stages.fusion, (), (), (), self.depth, 0)
 
     def rank(self, candidates: Sequence[Candidate], snapshot: Snapshot) -> Ranked:

@@ -1,59 +1,23 @@
 -- Every statement that the product runs, by name. Read by rag.store.statements; parameters are always bound.
--- `{name}` stands for the text of that name. Lines from `when x` to `end` are sent with the part x only, those from `else` on without
--- it only: what is not asked for costs nothing, not even to be parsed.
+-- `{name}` stands for the text of that name. What a question runs stands in functions (sql/migrations/0009), whose plans a session keeps.
 
 -- begin_read --
--- One snapshot for everything a request reads; the tenant is the transaction's own and ends with it, as does how an
--- HNSW index is searched: as wide as a leg is long, and on until the leg is full whatever a filter takes away.
+-- One snapshot for everything a request reads; the tenant is the transaction's own and ends with it.
 begin isolation level repeatable read, read only;
-select set_config('app.tenant', %(tenant)s::text, true),
-  set_config('hnsw.ef_search', '100', true),
-  set_config('hnsw.iterative_scan', 'relaxed_order', true)
+select set_config('app.tenant', %(tenant)s::text, true)
 
 -- begin_write --
 begin isolation level read committed;
 select set_config('app.tenant', %(tenant)s::text, true)
 
--- collection_columns --
--- Part of the statements below. `indexed` once both indexes of its own are there and valid; until then it is searched
--- exactly.
-c.id, c.name, c.language, c.space_id, c.average_length,
-(
-  select count(*) = 2 from pg_index
-  where indisvalid and indexrelid in (to_regclass('embeddings_of_' || c.id), to_regclass('chunks_of_' || c.id))
-) as indexed,
-s.dimensions, s.model
-
 -- collection --
-select {collection_columns}
-from collections c join embedding_spaces s on s.id = c.space_id
-where c.tenant_id = %(tenant)s and c.name = %(name)s
+select * from found_collection(%(name)s)
 
 -- searched_collection --
--- With what BM25 needs to weigh a question: how many chunks there are, and in how many of them each lexeme stands.
-select {collection_columns},
-  coalesce((
-    select sum(chunk_count) from collection_statistics where tenant_id = %(tenant)s and collection_id = c.id
-  ), 0)::bigint,
-  coalesce((
-    select jsonb_object_agg(asked.lexeme, coalesce(kept.document_frequency, 0) + coalesce(changed.document_frequency, 0))
-    from (select lexeme, format('{%%s:1}/1000000000', lexeme)::sparsevec as one from unnest(%(lexemes)s::int[]) as lexeme) as asked
-    left join lateral (
-      select case when lexemes[place] = asked.lexeme then document_frequencies[place] end as document_frequency
-      from (
-        select lexemes, document_frequencies from lexeme_blocks
-        where tenant_id = %(tenant)s and collection_id = c.id and first <= asked.lexeme
-        order by first desc
-        limit 1
-      ) as block, width_bucket(asked.lexeme, lexemes) as place
-    ) as kept on true
-    left join lateral (
-      select round(-sum(changes <#> asked.one))::int as document_frequency from lexeme_changes
-      where tenant_id = %(tenant)s and collection_id = c.id
-    ) as changed on true
-  ), '{}')
-from collections c join embedding_spaces s on s.id = c.space_id
-where c.tenant_id = %(tenant)s and c.name = %(name)s
+select * from searched_collection(%(tenant)s, %(name)s, %(lexemes)s::int[])
+
+-- dense_search --
+select * from dense_search(%(tenant)s, %(name)s, %(embedding)s::halfvec, %(limit)s)
 
 -- create_collection --
 -- Nothing happens when it exists; null when the model's embedding space does not.
@@ -71,7 +35,7 @@ where c.tenant_id = %(tenant)s and (%(name)s::text is null or c.name = %(name)s:
 order by c.name
 
 -- wanted --
--- Part of the statements below: the documents that a filter lets through. Planned away where nothing is filtered.
+-- Part of the statements below: the documents that a filter lets through.
 select id, chunk_count from documents
 where %(filtered)s and tenant_id = %(tenant)s and collection_id = %(collection)s
   and (%(document_ids)s::uuid[] is null or id = any (%(document_ids)s::uuid[]))
@@ -93,124 +57,19 @@ where %(filtered)s and tenant_id = %(tenant)s and collection_id = %(collection)s
 with wanted as ({wanted})
 select coalesce(sum(chunk_count), 0)::bigint, case when sum(chunk_count) <= %(most)s then array_agg(id) end from wanted
 
--- passage_columns --
-o.key, o.title, c.page, c.heading, c.position, c.content
-
--- scored --
--- Part of the statements below: what a leg found, with the score in the other one as well.
--- when dense
-select d.chunk_id, d.document_id, c.content_hash, 1 - d.distance,
-  -- when lexical
-  -(c.lexical <#> %(question)s::sparsevec)
-  -- else
-  0::float8
-  -- end
-  -- when passages
-  , {passage_columns}
-  -- end
-from dense d join chunks c on c.tenant_id = %(tenant)s and c.id = d.chunk_id
--- when passages
-join documents o on o.tenant_id = %(tenant)s and o.id = d.document_id
--- end
--- when lexical
-union all
--- end
--- end
--- when lexical
-select l.chunk_id, l.document_id, l.content_hash,
-  -- when dense
-  (
-    select 1 - (embedding <=> %(embedding)s::halfvec) from embeddings
-    where tenant_id = %(tenant)s and chunk_id = l.chunk_id and space_id = %(space)s
-  ),
-  -- else
-  0::float8,
-  -- end
-  -l.negated
-  -- when passages
-  , {passage_columns}
-  -- end
-from lexical l
--- when passages
-join chunks c on c.tenant_id = %(tenant)s and c.id = l.chunk_id
-join documents o on o.tenant_id = %(tenant)s and o.id = l.document_id
--- end
-where l.negated < 0
-  -- when dense
-  and l.chunk_id not in (select chunk_id from dense)
-  -- end
--- end
-
--- exact_candidates --
--- The best chunks of each leg of all there are.
-with legs as (select)
--- when filtered
-, wanted as ({wanted})
--- end
--- when dense
-, dense as (
-  select chunk_id, document_id, embedding <=> %(embedding)s::halfvec as distance from embeddings
-  where tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
-    -- when within
-    and document_id = any (%(within)s::uuid[])
-    -- end
-    -- when filtered
-    and document_id in (select id from wanted)
-    -- end
-  order by distance
-  limit %(limit)s
+-- candidates --
+select * from candidates(
+  %(tenant)s, %(collection)s, %(space)s::smallint, %(width)s, %(embedding)s::halfvec,
+  %(alone)s::int[], %(paired)s::int[], %(lexemes)s::int[], %(question)s::sparsevec,
+  %(within)s::uuid[], %(limit)s, %(iterate)s
 )
--- end
--- when lexical
-, lexical as (
-  select id as chunk_id, document_id, content_hash, lexical <#> %(question)s::sparsevec as negated from chunks
-  where tenant_id = %(tenant)s and collection_id = %(collection)s
-    -- when within
-    and document_id = any (%(within)s::uuid[])
-    -- end
-    -- when filtered
-    and document_id in (select id from wanted)
-    -- end
-  order by negated
-  limit %(limit)s
-)
--- end
-{scored}
 
--- indexed_candidates --
--- The same by the collection's own indexes, which only these forms of the expressions match.
-with legs as (select)
--- when filtered
-, wanted as ({wanted})
--- end
--- when dense
-, dense as (
-  select chunk_id, document_id, embedding::halfvec({width}) <=> %(embedding)s::halfvec as distance from embeddings
-  where tenant_id = %(tenant)s and collection_id = %(collection)s and space_id = %(space)s
-    -- when filtered
-    and document_id in (select id from wanted)
-    -- end
-  order by distance
-  limit %(limit)s
+-- filtered_candidates --
+select * from candidates(
+  %(tenant)s, %(collection)s, %(space)s::smallint, %(width)s, %(embedding)s::halfvec,
+  %(alone)s::int[], %(paired)s::int[], %(lexemes)s::int[], %(question)s::sparsevec,
+  array(select id from ({wanted}) as wanted), %(limit)s, true
 )
--- end
--- when lexical
-, lexical as (
-  select chunk_id, document_id, content_hash, negated
-  from lexical_candidates(%(collection)s, %(rare)s::int[], %(question)s::sparsevec)
-  -- when filtered
-  where document_id in (select id from wanted)
-  -- end
-  order by negated
-  limit %(limit)s
-)
--- end
-{scored}
-
--- passages --
-select c.id, {passage_columns}
-from chunks c join documents o on o.tenant_id = c.tenant_id and o.id = c.document_id
-where c.tenant_id = %(tenant)s and c.id = any (%(chunks)s::uuid[])
 
 -- candidate_embeddings --
 select chunk_id, embedding from embeddings

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from rag.errors import ConflictError, NotFoundError, UnavailableError
-from rag.store.database import Transaction
+from rag.store.database import Row, Transaction
 from rag.types import Collection, EmbeddingSpace
+
+if TYPE_CHECKING:
+    from pgvector import HalfVector
 
 DEFAULT_COLLECTION = "default"
 DEFAULT_LANGUAGE = "english"
+
+# Of a collection, in the statements that search one.
+_COLUMNS = 8
 
 
 def find_collection(transaction: Transaction, space: EmbeddingSpace, name: str) -> Collection | None:
@@ -39,7 +45,18 @@ def searched_collection(
         raise _absent(name)
     [(*columns, chunk_count, frequencies)] = rows
     collection = _of_this_deployment(space, *columns)
-    return collection, chunk_count, {int(lexeme): count for lexeme, count in frequencies.items()}
+    return collection, chunk_count, dict(zip(lexemes, frequencies, strict=True))
+
+
+def nearest(
+    transaction: Transaction, space: EmbeddingSpace, name: str, embedding: HalfVector, limit: int
+) -> tuple[Collection, list[Row]]:
+    """Return the collection and what a dense search in it finds; NotFoundError when there is none."""
+    rows = transaction.rows("dense_search", binary=True, name=name, embedding=embedding, limit=limit)
+    if not rows:
+        raise _absent(name)
+    collection = _of_this_deployment(space, *rows[0][:_COLUMNS])
+    return collection, [row[_COLUMNS:] for row in rows if row[_COLUMNS] is not None]
 
 
 def _of_this_deployment(space: EmbeddingSpace, *row: Any) -> Collection:

@@ -14,7 +14,7 @@ from psycopg.types import TypeInfo
 
 from rag.errors import UnavailableError
 from rag.store.binary import Binary, BinaryDumper
-from rag.store.statements import NO_PARTS, statement
+from rag.store.statements import statement
 
 if TYPE_CHECKING:
     import uuid
@@ -38,33 +38,25 @@ class _LostError(UnavailableError):
 
 
 class Transaction:
-    """What a piece of work may do inside its tenant's transaction, which begins with its first statement."""
+    """What a piece of work may do for its tenant: inside one transaction, which begins with its first statement.
 
-    def __init__(self, connection: psycopg.Connection[Row], tenant_id: uuid.UUID, begin: str) -> None:
+    Without a `begin` each statement is a transaction of its own, and must name the tenant itself.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Row], tenant_id: uuid.UUID, begin: str | None) -> None:
         self.tenant_id = tenant_id
         self._connection = connection
-        self._begin: str | None = begin
+        self._begin = begin
 
-    def rows(
-        self,
-        name: str,
-        /,
-        *,
-        binary: bool = False,
-        width: int | None = None,
-        parts: frozenset[str] = NO_PARTS,
-        **parameters: object,
-    ) -> list[Row]:
-        """Run the named statement, with these optional parts of it, and return all its rows.
-
-        `width` is of the vectors that it casts, if it does.
-        """
+    def rows(self, name: str, /, *, binary: bool = False, **parameters: object) -> list[Row]:
+        """Run the named statement and return all its rows."""
         with self._cursor(binary=binary) as cursor:
-            sql = statement(name, width, parts)
-            return cursor.execute(sql, {"tenant": self.tenant_id, **parameters}).fetchall()
+            return cursor.execute(statement(name), {"tenant": self.tenant_id, **parameters}).fetchall()
 
     def first_rows(self, name: str, /, **parameters: object) -> list[Row]:
         """As `rows`, in one round trip with the beginning of the transaction where it is its first statement."""
+        if self._begin is None:
+            return self.rows(name, binary=True, **parameters)
         return self._rows_at_once(name, parameters)
 
     def last_rows(self, name: str, /, **parameters: object) -> list[Row]:
@@ -125,6 +117,10 @@ class Database:
         """Return `work`'s result from one snapshot; a lost connection is made again once, then UnavailableError."""
         return self._once_more(lambda: self._inside("begin_read", tenant_id, work))
 
+    def read_by_statement(self, tenant_id: uuid.UUID, work: Callable[[Transaction], T]) -> T:
+        """Return `work`'s result from statements that are transactions, and see a snapshot, each by itself."""
+        return self._once_more(lambda: self._inside(None, tenant_id, work))
+
     def write(self, tenant_id: uuid.UUID, work: Callable[[Transaction], T]) -> T:
         """Return `work`'s result after its commit.
 
@@ -163,7 +159,7 @@ class Database:
             self.close()
             return attempt()
 
-    def _inside(self, begin: str, tenant_id: uuid.UUID, work: Callable[[Transaction], T]) -> T:
+    def _inside(self, begin: str | None, tenant_id: uuid.UUID, work: Callable[[Transaction], T]) -> T:
         connection = self._open()
         try:
             result = work(Transaction(connection, tenant_id, begin))

@@ -10,23 +10,22 @@ from typing import TYPE_CHECKING, Any
 from pgvector import HalfVector, SparseVector
 
 from rag import lexical
-from rag.store.collections import DEFAULT_LANGUAGE, existing_collection, searched_collection
+from rag.store.collections import DEFAULT_LANGUAGE, existing_collection, nearest, searched_collection
 from rag.store.filters import parameters
 from rag.types import Candidate, Collection, EmbeddingSpace, Filters, Hit, Mode, Whereabouts
 
 if TYPE_CHECKING:
     import uuid
 
-    from rag.store.database import Database, Transaction
+    from rag.store.database import Database, Row, Transaction
     from rag.types import Vector
 
 # As many chunks as are looked at one by one rather than by index.
 EXACT_CHUNKS = 10_000
-# As many chunks as the lexical leg of a large collection looks at.
+# As many chunks as the lexical leg of a large collection looks at, at most; a quarter of them for one word alone.
 LEXICAL_BUDGET = 2_000
+ALONE_SHARE = 0.25
 
-# As many candidates as bring their passages along.
-PASSAGES_AT_ONCE = 40
 REMEMBERED_LANGUAGES = 10_000
 
 # (candidates, what else their snapshot can tell) → the best of them with their scores, best first.
@@ -56,33 +55,40 @@ class SearchStore:
         mode: Mode,
         filters: Filters,
         depth: int,
+        reads_more: bool = False,
     ) -> tuple[list[Hit], str]:
         """Return hits, best first, and the collection's language; each leg gives its `depth` best chunks to `rank`.
 
-        `lexemes` gets the collection's language, `weigh` each lexeme's chunk frequency and the number of chunks.
-        NotFoundError when there is no such collection.
+        `lexemes` gets the collection's language, `weigh` each lexeme's chunk frequency and the number of chunks; `rank`
+        may read on in the candidates' snapshot when that is said. NotFoundError when there is no such collection.
         """
 
         def work(transaction: Transaction) -> tuple[list[Hit], str]:
-            if mode == "dense":
-                place = existing_collection(transaction, self.space, collection)
-                question, frequencies = dict[int, float](), dict[int, int]()
+            asked = HalfVector(embedding.tolist()) if embedding is not None and mode != "lexical" else None
+            if asked is not None and mode == "dense" and not filters.any:
+                place, rows = nearest(transaction, self.space, collection, asked, depth)
+                ask = _Ask(transaction, place, asked, {}, filters, depth)
+                found = ask.filled(_found(rows), {})
             else:
-                place, question, frequencies = self._weighed(transaction, collection, lexemes, weigh)
-            ask = _Ask(transaction, place, embedding if mode != "lexical" else None, question, filters, depth)
-            found = ask.found(frequencies)
+                place, question, frequencies = self._weighed(transaction, collection, lexemes, weigh, mode)
+                ask = _Ask(transaction, place, asked, question, filters, depth)
+                found = ask.found(frequencies)
             ranked = rank([candidate for candidate, _ in found], Snapshot(ask))
-            return _hits(transaction, place, ranked, found), place.language
+            return _hits(place, ranked, found), place.language
 
-        return self.database.read(tenant_id, work)
+        # Both legs and the passages come from one statement: only what is read beside it needs a transaction around.
+        read = self.database.read if filters.any or reads_more else self.database.read_by_statement
+        return read(tenant_id, work)
 
     def _weighed(
-        self, transaction: Transaction, name: str, lexemes: Callable[[str], Sequence[int]], weigh: Weighing
+        self, transaction: Transaction, name: str, lexemes: Callable[[str], Sequence[int]], weigh: Weighing, mode: Mode
     ) -> tuple[Collection, dict[int, float], dict[int, int]]:
         """The collection, the question's weights in it, and in how many of its chunks each lexeme stands.
 
         In one round trip where the collection's language is known; it never changes, but a collection may be made anew.
         """
+        if mode == "dense":
+            return existing_collection(transaction, self.space, name), {}, {}
         place = transaction.tenant_id, name
         known = self._languages.get(place, DEFAULT_LANGUAGE)
         found, chunk_count, frequencies = searched_collection(transaction, self.space, name, lexemes(known))
@@ -97,8 +103,7 @@ class SearchStore:
 
 # What a passage has beside its candidate: key, title, page, heading, position, content.
 Passage = tuple[str, str | None, int | None, str | None, int, str]
-# A candidate, with its passage where the two were read together.
-Found = list[tuple[Candidate, Passage | None]]
+Found = list[tuple[Candidate, Passage]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +112,36 @@ class _Ask:
 
     transaction: Transaction
     collection: Collection
-    embedding: Vector | None
+    embedding: HalfVector | None
     question: Mapping[int, float]
     filters: Filters
     depth: int
 
     def found(self, frequencies: Mapping[int, int]) -> Found:
         """By the collection's indexes, where it has them and enough is found by them; else exactly."""
+        if self.embedding is None and not self.question:
+            return []
         if not self.collection.indexed:
-            return self._rows(self.filters)
+            return self._rows()
         matching, few = self._matching() if self.filters.any else (self.depth, None)
         if few is not None:
-            return self._rows(Filters(), within=few)
+            return self._rows(within=few)
         rare = rarest(frequencies, LEXICAL_BUDGET, least=self.depth)
-        found = self._rows(self.filters, rare=rare)
+        alone = rarest(frequencies, int(LEXICAL_BUDGET * ALONE_SHARE), least=self.depth)
+        return self.filled(self._rows(alone=alone, paired=rare[len(alone) :]), frequencies, matching)
+
+    def filled(self, found: Found, frequencies: Mapping[int, int], matching: int | None = None) -> Found:
+        """The list by index as it is, when it has as many rows as there are; else a longer one.
+
+        What was deleted stands in an index until the next vacuum: a search that goes on finds what is behind it.
+        """
+        wanted = self.depth if matching is None else min(matching, self.depth)
+        if len(found) >= wanted or not self.collection.indexed:
+            return found
+        rare = rarest(frequencies, LEXICAL_BUDGET, least=self.depth)
+        on = self._rows(alone=rare, paired=[], iterate=True)
         seen_all = self.embedding is None and len(rare) == len(frequencies)
-        if len(found) < min(matching, self.depth) and not seen_all:
-            return self._rows(self.filters)
-        return found
+        return on if len(on) >= wanted or seen_all else self._rows()
 
     def _matching(self) -> tuple[int, list[uuid.UUID] | None]:
         """How many chunks the filters let through; where these are few enough to be looked at, of which documents."""
@@ -137,28 +154,32 @@ class _Ask:
         )
         return matching, few if matching else []
 
-    def _rows(self, filters: Filters, *, within: list[uuid.UUID] | None = None, rare: list[int] | None = None) -> Found:
-        """By index when the question's `rare` lexemes are given, else exactly, only `within` these documents if given.
+    def _rows(
+        self,
+        *,
+        within: list[uuid.UUID] | None = None,
+        alone: list[int] | None = None,
+        paired: list[int] | None = None,
+        iterate: bool = False,
+    ) -> Found:
+        """By index when lexemes are given that are looked for, else exactly; only `within` these documents if given.
 
-        Few rows bring their passages along: that is cheaper than to come back for them.
+        `alone`: whatever else a chunk has; `paired`: with another one of the question. `iterate`: on until the dense
+        leg is full; with filters it always does.
         """
-        given = {
-            "dense": self.embedding is not None,
-            "lexical": bool(self.question),
-            "filtered": filters.any,
-            "within": within is not None,
-            "passages": self.depth <= PASSAGES_AT_ONCE,
+        asked = {
+            **self.parameters,
+            "limit": self.depth,
+            "width": self.collection.dimensions if alone is not None else None,
+            "alone": alone,
+            "paired": paired,
+            "lexemes": list(self.question),
         }
-        parts = frozenset(part for part, there in given.items() if there)
-        if not parts & {"dense", "lexical"}:
-            return []
-        asked = {"limit": self.depth, "within": within, "rare": rare, **self.parameters, **parameters(filters)}
-        if rare is None:
-            rows = self.transaction.rows("exact_candidates", binary=True, parts=parts, **asked)
+        if self.filters.any and within is None:
+            rows = self.transaction.rows("filtered_candidates", binary=True, **asked, **parameters(self.filters))
         else:
-            width = self.collection.dimensions
-            rows = self.transaction.rows("indexed_candidates", binary=True, parts=parts, width=width, **asked)
-        return [(Candidate(*row[:5]), row[5:] or None) for row in rows]
+            rows = self.transaction.rows("candidates", binary=True, **asked, within=within, iterate=iterate)
+        return _found(rows)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -166,8 +187,8 @@ class _Ask:
         return {
             "collection": self.collection.id,
             "space": self.collection.space_id,
-            "embedding": HalfVector(self.embedding.tolist()) if self.embedding is not None else None,
-            "question": sparse(self.question),
+            "embedding": self.embedding,
+            "question": sparse(self.question) if self.question else None,
         }
 
 
@@ -219,19 +240,13 @@ def rarest(frequencies: Mapping[int, int], budget: int, *, least: int) -> list[i
     return chosen
 
 
-def _hits(
-    transaction: Transaction, collection: Collection, ranked: Sequence[tuple[Candidate, float]], found: Found
-) -> list[Hit]:
-    """With the passages that were read along, or are read now."""
-    passages = {candidate.chunk_id: passage for candidate, passage in found if passage}
-    if ranked and not passages:
-        rows = transaction.last_rows("passages", chunks=[candidate.chunk_id for candidate, _ in ranked])
-        passages = {row[0]: row[1:] for row in rows}
-    return [
-        _hit(collection.name, candidate, score, *passages[candidate.chunk_id])
-        for candidate, score in ranked
-        if candidate.chunk_id in passages
-    ]
+def _found(rows: Sequence[Row]) -> Found:
+    return [(Candidate._make(row[:5]), row[5:]) for row in rows]
+
+
+def _hits(collection: Collection, ranked: Sequence[tuple[Candidate, float]], found: Found) -> list[Hit]:
+    passages = {candidate.chunk_id.int: passage for candidate, passage in found}
+    return [_hit(collection.name, candidate, score, *passages[candidate.chunk_id.int]) for candidate, score in ranked]
 
 
 def _hit(  # one argument per column
