@@ -1,5 +1,5 @@
 -- Every statement that the product runs, by name. Read by rag.store.statements; parameters are always bound.
--- `{name}` stands for the text of that name. What a question runs stands in functions (sql/migrations/0009), whose plans a session keeps.
+-- `{name}` stands for the text of that name. What a question runs stands in functions (sql/migrations/0010), whose plans a session keeps.
 
 -- begin_read --
 -- One snapshot for everything a request reads; the tenant is the transaction's own and ends with it.
@@ -74,9 +74,6 @@ select * from candidates(
 -- candidate_embeddings --
 select chunk_id, embedding from embeddings
 where tenant_id = %(tenant)s and space_id = %(space)s and chunk_id = any (%(chunks)s::uuid[])
-
--- document_keys --
-select id, key from documents where tenant_id = %(tenant)s and id = any (%(documents)s::uuid[])
 
 -- whereabouts --
 -- What a search could see of one document: whether it looks there at all, and the document's best chunk in each leg.

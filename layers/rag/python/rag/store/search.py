@@ -73,7 +73,7 @@ class SearchStore:
                 place, question, frequencies = self._weighed(transaction, collection, lexemes, weigh, mode)
                 ask = _Ask(transaction, place, asked, question, filters, depth)
                 found = ask.found(frequencies)
-            ranked = rank([candidate for candidate, _ in found], Snapshot(ask))
+            ranked = rank([candidate for candidate, _ in found], Snapshot(ask, found))
             return _hits(place, ranked, found), place.language
 
         # Both legs and the passages come from one statement: only what is read beside it needs a transaction around.
@@ -197,6 +197,7 @@ class Snapshot:
     """What a ranking may still read, in the transaction that its candidates come from; a statement or two each."""
 
     _ask: _Ask
+    _found: Found
 
     def vectors(self, chunks: Sequence[uuid.UUID]) -> dict[uuid.UUID, Vector]:
         """The chunks' embeddings in the collection's space, in half precision."""
@@ -207,8 +208,9 @@ class Snapshot:
         return {chunk: array("f", HalfVector.from_binary(halves).to_list()) for chunk, halves in rows}
 
     def keys(self, documents: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
-        """The documents' keys."""
-        return dict(self._ask.transaction.rows("document_keys", documents=list(documents)))
+        """The keys of candidates' documents."""
+        keys = {candidate.document_id: passage[0] for candidate, passage in self._found}
+        return {document: keys[document] for document in documents}
 
     def whereabouts(self, document: uuid.UUID) -> Whereabouts | None:
         """Where this search could have seen the document; None for an absent and for a foreign one alike."""
