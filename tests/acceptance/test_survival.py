@@ -131,6 +131,7 @@ def test_documents_uploaded_while_the_model_server_dies_twice_become_ready(
     platform: PlatformProcess, undisturbed: Rows
 ) -> None:
     with platform.api() as api:
+        api.post("/v1/query", {"question": "Who answers?"})  # a connection to the database is a process, too
         before = platform.processes()
         killed = _kill_service(platform, "models")
         _upload(api, "model-killed")
