@@ -1,6 +1,5 @@
 """`rag cost`: what a stage on AWS costs a month while nobody uses it."""
 
-import os
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -55,16 +54,10 @@ def cost(
 
 
 def _templates() -> Any:
-    # As in app.py: before the CDK is imported.
-    os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
-    from cdk.platform import app  # noqa: PLC0415 (starts the CDK's engine)
-    from cdk.templates import WITHOUT_BUNDLING, read  # noqa: PLC0415
+    from cdk.templates import synthesised  # noqa: PLC0415 (starts the CDK's engine)
 
     with TemporaryDirectory() as folder, redirect_stdout(stderr):
-        app(
-            outdir=folder, context=WITHOUT_BUNDLING, tree_metadata=False, builtin_cloud_formation_validation=False
-        ).synth()
-        return read(Path(folder))
+        return synthesised(Path(folder))
 
 
 def _as_json(stage: str, bill: "Bill", prices: dict[str, Any]) -> dict[str, Any]:

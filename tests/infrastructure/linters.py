@@ -13,8 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cdk.platform import app
-from cdk.templates import WITHOUT_BUNDLING
+from cdk.templates import synthesised
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".venv-lint"
@@ -110,8 +109,7 @@ def main(arguments: list[str]) -> int:
     """Print every finding; 1 when there is one. `--sarif DIR` writes them there too."""
     environment()
     with TemporaryDirectory() as folder:
-        options = {"tree_metadata": False, "builtin_cloud_formation_validation": False}
-        app(outdir=folder, context=WITHOUT_BUNDLING, **options).synth()
+        synthesised(Path(folder))
         findings, passed = checkov(Path(folder))
         found = unaccepted(findings) + cfn_lint(Path(folder))
         if arguments[:1] == ["--sarif"]:

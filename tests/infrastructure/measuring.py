@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -20,16 +20,19 @@ def measured(what: str) -> Iterator[None]:
 
 def _cpu_seconds() -> float:
     own = os.times()
-    return own.user + own.system + own.children_user + own.children_system + _of_running_children()
+    return own.user + own.system + own.children_user + own.children_system + _of_those_below(os.getpid())
 
 
-def _of_running_children() -> float:
-    """0 where the kernel does not list a process's children (proc(5), CONFIG_PROC_CHILDREN)."""
-    listed = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
-    return sum(_of(int(pid)) for pids in listed for pid in pids)
-
-
-def _of(pid: int) -> float:
-    # The name, in brackets, may hold spaces; utime and stime are fields 14 and 15 (proc(5)).
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+def _of_those_below(top: int) -> float:
+    """What running descendants have used; 0 where there is no /proc."""
+    parents, used = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # The name, in brackets, may hold spaces; ppid, utime and stime are fields 4, 14 and 15 (proc(5)).
+            fields = path.read_text().rpartition(")")[2].split()
+            parents[int(path.parent.name)] = int(fields[1])
+            used[int(path.parent.name)] = (int(fields[11]) + int(fields[12])) / _TICKS
+    below = {top}
+    while found := {pid for pid, parent in parents.items() if parent in below} - below:
+        below |= found
+    return sum(used.get(pid, 0) for pid in below - {top})

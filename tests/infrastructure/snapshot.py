@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cdk.platform import app
-from cdk.templates import WITHOUT_BUNDLING, Templates, read
+from cdk.templates import Templates, synthesised
 from tests.infrastructure.replacement import replaced
 
 FOLDER = Path(__file__).parent / "snapshots"
@@ -48,9 +47,7 @@ def as_text(stacks: object) -> str:
 def main(arguments: list[str]) -> int:
     """Write the snapshots; 1, and nothing written, when something stateful would be replaced."""
     with TemporaryDirectory() as folder:
-        options = {"tree_metadata": False, "builtin_cloud_formation_validation": False}
-        app(outdir=folder, context=WITHOUT_BUNDLING, **options).synth()
-        now = normalised(read(Path(folder)))
+        now = normalised(synthesised(Path(folder)))
     lost = replaced(committed(), now)
     if lost and ACCEPT not in arguments:
         print("\n".join([*lost, f"Nothing is written; `poe snapshots {ACCEPT}` says that this is meant."]))

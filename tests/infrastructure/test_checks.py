@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from pathlib import Path
@@ -44,6 +45,13 @@ def test_a_promise_is_broken_by_the_fault_that_it_is_about(check: Check, estates
     spoiled = check.spoil.planted(estate)
     assert spoiled.stacks != estate.stacks, f"there is no place for the fault {check.spoil}"
     assert set(check.find(spoiled)) - set(check.find(estate))
+
+
+def test_a_function_that_anybody_may_call_is_noticed(estates: dict[str, Estate]) -> None:
+    stacks = copy.deepcopy(estates["dev"].stacks)
+    stacks["service"]["Resources"]["Open"] = {"Type": "AWS::Lambda::Url", "Properties": {"AuthType": "NONE"}}
+    open_to_all = Estate(estates["dev"].stage, stacks, estates["dev"].manifest)
+    assert list(functions.no_function_has_an_address(open_to_all)) == ["service/Open"]
 
 
 @pytest.mark.parametrize("stage", PROTECTED)

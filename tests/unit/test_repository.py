@@ -23,7 +23,7 @@ from rag.store.statements import statements
 ROOT = Path(__file__).resolve().parents[2]
 STORE = ROOT / "layers" / "rag" / "python" / "rag" / "store"
 INDEX_HOSTS = {"pypi.org", "files.pythonhosted.org"}
-RUN_METHODS = {"rows", "first_rows", "run", "run_many", "query", "statement", "_inside"}
+RUN_METHODS = {"rows", "first_rows", "last_rows", "run", "run_many", "query", "statement", "_inside"}
 
 
 @cache
