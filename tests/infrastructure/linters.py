@@ -95,18 +95,15 @@ def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def write_sarif(assembly: Path, folder: Path) -> None:
-    """Write what both find, without the rules that are accepted somewhere, for code scanning to show."""
+    """Write what checkov finds, without the rules that are accepted somewhere, for code scanning to show."""
     folder.mkdir(parents=True, exist_ok=True)
     skipped = ",".join(sorted({row["rule"] for row in accepted()}))
     output = ["--output", "sarif", "--output-file-path", str(folder), "--skip-check", skipped]
     _run("checkov", *CHECKOV, *output, "--directory", str(assembly))
-    config = ["--config-file", str(ROOT / "cdk" / "cfnlint.yaml"), "--format", "sarif"]
-    said = _run("cfn-lint", *config, "--", *templates_of(assembly)).stdout
-    (folder / "cfn-lint.sarif").write_text(said)
 
 
 def main(arguments: list[str]) -> int:
-    """Print every finding; 1 when there is one. `--sarif DIR` writes them there too."""
+    """Print every finding; 1 when there is one. `--sarif DIR` writes checkov's there too."""
     environment()
     with TemporaryDirectory() as folder:
         synthesised(Path(folder))
