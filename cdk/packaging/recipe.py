@@ -21,9 +21,10 @@ from cdk.packaging.programs import PYTHON_VERSION, PackagingError, lambda_python
 
 _RECIPE = Path(__file__)
 
-# Beside `*.pyi`: what only installers, type checkers and scanners read, and the page of an API that Powertools would
+# What only installers, type checkers and scanners read, and the page of an API that Powertools would
 # serve. What is left of a dist-info (METADATA, entry points, licences) is read at run time or has to be passed on.
 _LEFT_OUT = (
+    "*.pyi",
     "bin",
     "tests",
     "test",
@@ -31,6 +32,8 @@ _LEFT_OUT = (
     "sboms",
     "swagger-ui-bundle.min.js",
     "swagger-ui.min.css",
+    # FastAPI looks for it so that it can refuse its models: 50 ms of CPU at every start.
+    "pydantic/v1",
     ".lock",
     "RECORD",
     "INSTALLER",
@@ -85,7 +88,7 @@ def check_licences(python: Path) -> None:
 def strip(folder: Path) -> None:
     """Remove what nothing reads at run time, and make modes the same everywhere."""
     for path in sorted(folder.rglob("*"), reverse=True):
-        if path.name in _LEFT_OUT or path.suffix == ".pyi":
+        if any(map(path.match, _LEFT_OUT)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)

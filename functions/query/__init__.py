@@ -1,0 +1,9 @@
+"""The HTTP API."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+# Before FastAPI is imported, which describes OpenAPI by models of its own: what checks a model is built when it is
+# first used, and most never are in the life of a sandbox. A seventh of the initialisation.
+BaseModel.model_config = ConfigDict(defer_build=True)

@@ -66,7 +66,8 @@ QuestionText = Annotated[
 
 
 class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # Built at once: FastAPI takes a deferred body for a field and warns of its alias.
+    model_config = ConfigDict(extra="forbid", defer_build=False)
 
 
 def _filters(given: object) -> Filters:

@@ -116,6 +116,13 @@ def test_term_ids_never_change_because_the_index_keeps_them() -> None:
     assert lexical.analyse("ocean", "english") == Counter({OCEAN_TERM: 1})
 
 
+@given(st.text(st.sampled_from("ab01_-./:@,+#' \n"), max_size=40) | st.text(st.characters(max_codepoint=127)))
+def test_ascii_is_read_as_any_script_is(text: str) -> None:
+    text = text.casefold()
+    for short, every in zip(lexical._patterns(ascii_only=True), lexical._patterns(ascii_only=False), strict=True):
+        assert short.findall(text) == every.findall(text)
+
+
 @given(text=st.text(), language=LANGUAGE)
 def test_any_text_gives_ids_that_a_sparsevec_can_hold(text: str, language: str) -> None:
     counts = lexical.analyse(text, language)

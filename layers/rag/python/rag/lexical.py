@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from itertools import chain
 
@@ -44,8 +44,9 @@ _POINT = "\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670"  # of Hebr
 _MARK = f"[\u0300-\u036f\u0483-\u0487{_POINT}\u0900-\u0963\u0971-\u0df3]"
 _WORD = rf"{_LETTER}+(?:{_MARK}+{_LETTER}*)*"
 _JOINER = r"(?:[-\u2010./:@]|_+|(?<=\d),(?=\d))"
-_TOKEN = re.compile(rf"{_WORD}(?:{_JOINER}{_WORD})*(?:\+\+|\#)?|[{_UNSPACED}]+")
-_PART = re.compile(_WORD)
+_TOKEN = rf"{_WORD}(?:{_JOINER}{_WORD})*(?:\+\+|\#)?|[{_UNSPACED}]+"
+_ASCII_WORD = r"[a-z0-9]+"
+_ASCII_TOKEN = rf"{_ASCII_WORD}(?:{_JOINER}{_ASCII_WORD})*(?:\+\+|\#)?"
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
 # What people leave out when they type.
 _ACCENT = re.compile(f"[\u0300-\u036f{_POINT}]")
@@ -130,7 +131,7 @@ class _Terms(dict[str, tuple[int, ...]]):
         self._language = language
 
     def __missing__(self, piece: str) -> tuple[int, ...]:
-        lexemes = chain.from_iterable(map(_lexemes, _TOKEN.findall(piece)))
+        lexemes = chain.from_iterable(map(_lexemes, _tokens(piece)))
         terms = tuple(_term(lexeme, self._language) for lexeme in lexemes)
         # A run without blanks is hardly ever seen again, and may be long.
         if len(piece) <= _LONGEST_REMEMBERED:
@@ -138,6 +139,22 @@ class _Terms(dict[str, tuple[int, ...]]):
                 self.clear()
             self[piece] = terms
         return terms
+
+
+def _tokens(text: str) -> list[str]:
+    return _patterns(ascii_only=text.isascii())[0].findall(text)
+
+
+def _parts(token: str) -> list[str]:
+    return _patterns(ascii_only=token.isascii())[1].findall(token)
+
+
+@cache
+def _patterns(*, ascii_only: bool) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Of a token and of its parts; those for every script take 20 ms to compile, which ASCII need not wait for."""
+    return (
+        (re.compile(_ASCII_TOKEN), re.compile(_ASCII_WORD)) if ascii_only else (re.compile(_TOKEN), re.compile(_WORD))
+    )
 
 
 @lru_cache(maxsize=len(LANGUAGES))
@@ -148,7 +165,7 @@ def _terms(language: str) -> _Terms:
 def _lexemes(token: str) -> Iterator[str]:
     if token.isalpha() and token.isascii():
         yield token
-    elif parts := _PART.findall(token):
+    elif parts := _parts(token):
         yield from parts
         if parts != [token]:
             yield "".join(parts) + token[len(token.rstrip("+#")) :]

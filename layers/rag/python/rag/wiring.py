@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from rag.settings import Settings
 from rag.types import EmbeddingSpace
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from rag.parser import Parser
     from rag.queue import Queue
     from rag.reranking import Listwise
+    from rag.settings import Settings
     from rag.store.access import KeyStore, TenantStore
     from rag.store.catalog import Catalog
     from rag.store.conversations import ConversationStore
@@ -43,8 +43,15 @@ def preload(*, model: bool) -> None:
         rag.llm.preload()
 
 
+def preload_settings() -> None:
+    """Import what every event of a function needs for which somebody waits; nothing is read, built or connected."""
+    import rag.settings  # noqa: F401, PLC0415
+
+
 @cache
 def settings() -> Settings:
+    from rag.settings import Settings  # noqa: PLC0415 (pydantic: half of the initialisation of who waits for nobody)
+
     return Settings.from_environment(os.environ)
 
 

@@ -1,0 +1,188 @@
+"""What the start of each packaged function costs: CPU time until it asks for its first event.
+
+    python -m tests.benchmarks.cold_start [--json] [--rounds 7]
+
+User and system time of the whole sandbox process under AWS's runtime client and Python 3.13, as a ratio to a handler
+that imports nothing: seconds are a machine's, ratios are the code's. Ends with 1 when a bound is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform as machine
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from functions.table import FUNCTIONS, QUERY
+from local import code, environment
+from local.aws import Credentials
+from local.code import Code
+from local.environment import Addresses, Model
+from local.runtime_api import Exchange, RuntimeApi
+from tests.infrastructure import unpacking
+
+BARE = "bare handler"
+AHEAD = "query, started ahead"
+# Of what somebody waits for; who starts a sandbox ahead of its events waits for nothing.
+BOUNDS = {"ingest": 4.0, "authorize": 6.0, "query": 12.0}
+INIT_SECONDS = 60
+# Nothing is connected to before the first event.
+_ADDRESSES = Addresses(
+    "http://127.0.0.1:1", "http://127.0.0.1:1/q", "http://127.0.0.1:1/m", 1, 1, 1, "token", Credentials("id", "secret")
+)
+_MODEL = Model("http://127.0.0.1:1/v1", "embedder", 384, "chatter")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How one kind of sandbox is started."""
+
+    name: str
+    handler: str
+    code: Code
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Median CPU milliseconds of a start, and how many times those of the bare handler."""
+
+    name: str
+    milliseconds: float
+    ratio: float
+
+    @property
+    def bound(self) -> float | None:
+        return BOUNDS.get(self.name)
+
+    @property
+    def within(self) -> bool:
+        return self.bound is None or self.ratio <= self.bound
+
+
+def measure(rounds: int) -> list[Cost]:
+    """Start each function once per round, in turn, after a first round that only fills the page cache."""
+    with tempfile.TemporaryDirectory(prefix="rag-cold-start-") as scratch:
+        folder = Path(scratch) / "lambda"
+        try:
+            starts = _starts(code.of_packages(unpacking.unpack(folder)), Path(scratch))
+            return _costs(asyncio.run(_measured(starts, rounds, Path(scratch) / "log")))
+        finally:
+            unpacking.remove(folder)
+
+
+def table(costs: Sequence[Cost]) -> str:
+    """For people."""
+    rows = [("", "CPU ms", "ratio", "bound")]
+    rows += [
+        (one.name, f"{one.milliseconds:.0f}", f"{one.ratio:.1f}", "" if one.bound is None else f"{one.bound:.0f}")
+        for one in costs
+    ]
+    width = max(len(name) for name, *_ in rows)
+    return "\n".join(f"{name:{width}}  {cpu:>6}  {ratio:>5}  {bound:>5}".rstrip() for name, cpu, ratio, bound in rows)
+
+
+def _starts(packaged: Mapping[str, Code], scratch: Path) -> list[Start]:
+    bare = scratch / "bare"
+    bare.mkdir()
+    (bare / "bare.py").write_text("def handler(event, context):\n    return event\n")
+    query = packaged[QUERY.name]
+    empty = Code(bare, query.layers, query.python, query.version, packaged=True)
+
+    def start(name: str, handler: str, ran: Code, variables: Mapping[str, str], initialisation: str) -> Start:
+        return Start(name, handler, ran, {**variables, "AWS_LAMBDA_INITIALIZATION_TYPE": initialisation})
+
+    def of(row: Any, name: str, initialisation: str) -> Start:
+        ran = packaged[row.name]
+        variables = environment.environment_of(row, _ADDRESSES, _MODEL, code=ran)
+        return start(name, row.handler, ran, variables, initialisation)
+
+    return [
+        start(BARE, "bare.handler", empty, {**empty.environment, "LANG": "C.UTF-8", "TZ": ":UTC"}, "on-demand"),
+        *(of(row, row.name, "on-demand") for row in FUNCTIONS),
+        of(QUERY, AHEAD, "provisioned-concurrency"),
+    ]
+
+
+async def _measured(starts: Sequence[Start], rounds: int, log: Path) -> dict[str, list[float]]:
+    api = RuntimeApi(ports=1)
+    await api.open()
+    try:
+        series: dict[str, list[float]] = {start.name: [] for start in starts}
+        for number in range(rounds + 1):
+            for start in starts:
+                milliseconds = await _cpu_milliseconds(start, api, log)
+                if number:
+                    series[start.name].append(milliseconds)
+        return series
+    finally:
+        await api.close()
+
+
+async def _cpu_milliseconds(start: Start, api: RuntimeApi, log: Path) -> float:
+    """Of one process from its start to its first `next`; killed there, it has used no more."""
+    exchange = Exchange()
+    port = api.attach(exchange)
+    process = _spawned(start, port, log)
+    try:
+        async with asyncio.timeout(INIT_SECONDS):
+            error = await exchange.initialised
+    finally:
+        used = _killed(process)
+        api.detach(port)
+    if error is not None:
+        raise RuntimeError(f"{start.name} cannot be started: {error.payload.decode()}")
+    return used
+
+
+def _spawned(start: Start, port: int, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("w") as output:
+        return subprocess.Popen(
+            [start.code.python, "-m", "awslambdaric", start.handler],
+            env={**start.variables, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{port}"},
+            cwd=start.code.task_root,
+            stdout=output,
+            stderr=output,
+        )
+
+
+def _killed(process: subprocess.Popen[bytes]) -> float:
+    """Milliseconds of CPU that the process used in all its life, threads that have ended included."""
+    process.kill()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return (usage.ru_utime + usage.ru_stime) * 1000
+
+
+def _costs(series: Mapping[str, Sequence[float]]) -> list[Cost]:
+    bare = median(series[BARE])
+    return [Cost(name, median(each), median(each) / bare) for name, each in series.items()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.cold_start", description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser.add_argument("--rounds", type=int, default=7, help="starts of each function (default 7)")
+    options = parser.parse_args()
+    before = os.getloadavg()[0]
+    costs = measure(options.rounds)
+    if options.json:
+        print(json.dumps({one.name: {"cpu_milliseconds": one.milliseconds, "ratio": one.ratio} for one in costs}))
+    else:
+        system = f"{machine.system()} {machine.machine()}, {os.cpu_count()} cores, load {before:.1f}"
+        print(f"{system}, {options.rounds} rounds", table(costs), sep="\n")
+    if missed := [one.name for one in costs if not one.within]:
+        sys.exit(f"beyond their bounds: {', '.join(missed)}")
+
+
+if __name__ == "__main__":
+    main()
