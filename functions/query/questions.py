@@ -19,7 +19,7 @@ TOP_K = 10
 SUMMARY_TOP_K = 20
 
 
-class Options(Body):
+class Options(Body, defer_build=True):
     """What searches and questions have in common; what is null is as the deployment's settings say."""
 
     collection: CollectionName = "default"
@@ -46,13 +46,13 @@ class Options(Body):
         )
 
 
-class SearchRequest(Options):
+class SearchRequest(Options, defer_build=False):
     query: QuestionText
     # Three hundred passages hold a hundred documents, which is as far as evaluations look.
     top_k: Annotated[int, Field(ge=1, le=300)] = TOP_K
 
 
-class QueryRequest(Options):
+class QueryRequest(Options, defer_build=False):
     question: Annotated[QuestionText, Field(validation_alias=AliasChoices("question", "query"))]
     top_k: Annotated[int, Field(ge=1, le=100)] | None = None
     style: Style = "short"
