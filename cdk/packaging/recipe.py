@@ -91,7 +91,8 @@ def strip(folder: Path) -> None:
         if any(map(path.match, _LEFT_OUT)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+        # What Lambda starts a function by is a program.
+        path.chmod(0o755 if path.is_dir() or path.suffix == ".sh" else 0o644)
 
 
 def compile_modules(folder: Path, mounted: str) -> None:
