@@ -16,13 +16,14 @@ import psycopg
 import pytest
 
 from functions.table import ANSWER
-from local import environment
+from local.code import of_repository
 from tests import fake_model
 from tests.integration.deployment import Deployment, deployed, sample
 from tests.integration.streaming import Streaming, streaming
 
 pytestmark = pytest.mark.slow
 
+CODE = of_repository()
 SAYS = "Refunds are paid within nine working days. [1] Parcels take three. [1]"
 PLAIN = "Refunds are paid within nine working days. Parcels take three."
 STREAM_SECONDS = 4
@@ -59,11 +60,11 @@ def answering(
             "RAG_DATABASE_URL": module_database.dsn(ANSWER.role),
             "RAG_STREAM_SECONDS": str(STREAM_SECONDS),
             "PATH": os.defpath,
-            "PYTHONPATH": os.pathsep.join(map(str, environment.import_path())),
+            **CODE.environment,
             "AWS_LAMBDA_FUNCTION_NAME": "answer",
-            "AWS_LAMBDA_EXEC_WRAPPER": str(environment.task_root() / ANSWER.wrapper),
+            "AWS_LAMBDA_EXEC_WRAPPER": str(CODE.task_root / ANSWER.wrapper),
         }
-        with streaming(folder, variables, task_root=environment.task_root(), tenant=deployment.tenant) as running:
+        with streaming(folder, variables, task_root=CODE.task_root, tenant=deployment.tenant) as running:
             yield Answering(running.url, running.function, running.log, running.loop, deployment)
 
 
@@ -255,7 +256,7 @@ def wait_until(condition: Any, seconds: float = 10) -> None:
 
 def test_a_module_that_cannot_be_imported_is_an_error_of_the_init(tmp_path: Path, answering: Answering) -> None:
     assert ANSWER.wrapper is not None
-    root = environment.task_root()
+    root = CODE.task_root
     variables = {"PATH": os.defpath, "AWS_LAMBDA_EXEC_WRAPPER": str(root / ANSWER.wrapper), "PYTHONNOUSERSITE": "1"}
     variables["PYTHONPATH"] = str(tmp_path)
     (tmp_path / "mangum.py").write_text("raise ImportError('it is broken')")
