@@ -19,7 +19,9 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure of a property.
-hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("any machine")
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from local import environment
+from local.code import of_repository
 from local.runtime_api import RuntimeApi
 from local.sandbox import InitError, Launch, Sandbox
 from tests.integration.streaming import Streaming, streaming
@@ -86,7 +86,8 @@ def variables(folder: Path) -> dict[str, str]:
     wrapper = folder / "wrapper.sh"
     wrapper.write_text('#!/bin/sh\nexec "$1" -u -m probe\n')
     wrapper.chmod(0o755)
-    path = os.pathsep.join(map(str, [folder, *environment.import_path()]))
+    ours = of_repository()
+    path = os.pathsep.join(map(str, [folder, ours.task_root, *ours.layers]))
     return {"PATH": os.defpath, "MARKS": str(folder), "PYTHONPATH": path, "AWS_LAMBDA_EXEC_WRAPPER": str(wrapper)}
 
 
