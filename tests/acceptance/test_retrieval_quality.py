@@ -70,7 +70,9 @@ def models(tmp_path: Path) -> Iterator[ModelServer]:
 
 @pytest.mark.slow
 @pytest.mark.data
-@pytest.mark.parametrize(("name", "language"), [("xquad-es", "spanish"), ("scifact", "english")])
+@pytest.mark.parametrize(
+    ("name", "language"), [("xquad-es", "spanish"), pytest.param("scifact", "english", marks=pytest.mark.corpora)]
+)
 def test_both_legs_together_are_no_worse_than_each_and_than_the_baseline(
     database: Any, models: ModelServer, shared_data: Path, name: str, language: str
 ) -> None:
