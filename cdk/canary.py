@@ -47,7 +47,10 @@ class Canary(Construct):
             )
 
     def _role(self, function: Function) -> iam.IRole:
-        """What CodeDeploy needs for an alias, and no more than for this one."""
+        """What CodeDeploy needs for an alias, and no more than for this one.
+
+        The alias waits for its deployment group, and that for its role: a reference to the alias here would be a cycle.
+        """
         name = function.row.name.capitalize()
         policy = iam.ManagedPolicy(
             self,
@@ -55,8 +58,8 @@ class Canary(Construct):
             statements=[
                 allow(
                     ["lambda:GetAlias", "lambda:UpdateAlias", "lambda:GetProvisionedConcurrencyConfig"],
-                    function.function.function_arn,
-                    function.alias.function_arn,
+                    function.known_arn,
+                    f"{function.known_arn}:{function.alias.alias_name}",
                 ),
                 allow(["cloudwatch:DescribeAlarms"], "*"),
             ],

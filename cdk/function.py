@@ -15,7 +15,6 @@ from cdk.layers import code_of
 from cdk.logs import log_group
 from cdk.packaging import function_asset
 from functions.table import FunctionRow
-from rag.telemetry import NAMESPACE
 
 # Only CloudFormation may read what a function's answer or event holds, never a trace or a log.
 _QUIET = {"POWERTOOLS_TRACER_CAPTURE_RESPONSE": "false", "POWERTOOLS_LOGGER_LOG_EVENT": "false"}
@@ -31,7 +30,10 @@ _INTERFACES = (
 
 
 class Function(Construct):
-    """What calls it calls the alias `live`: the version that the last deployment published."""
+    """What calls it calls the alias `live`: the version that the last deployment published.
+
+    `known_arn` is written out by its fixed name, for policies that must exist before the function or its alias.
+    """
 
     def __init__(
         self, scope: Construct, *, row: FunctionRow, given: Given, statements: Sequence[iam.PolicyStatement] = ()
@@ -40,6 +42,12 @@ class Function(Construct):
         self.row = row
         stage, network = given.stage, given.data.network
         name = f"rag-{stage.name}-{row.name}"
+        self.known_arn = aws_cdk.Stack.of(self).format_arn(
+            service="lambda",
+            resource="function",
+            resource_name=name,
+            arn_format=aws_cdk.ArnFormat.COLON_RESOURCE_NAME,
+        )
         self.logs = log_group(self, "Logs", stage=stage, keys=given.data.keys, log_group_name=f"/aws/lambda/{name}")
         self.function = lambda_.Function(
             self,
@@ -55,7 +63,7 @@ class Function(Construct):
             environment=self._environment(given),
             environment_encryption=given.data.keys.data,
             # Its own grants are refused: everything that it may do stands in one policy.
-            role=self._role(name, given, [*given.statements_of(row), *statements]).without_policy_updates(),
+            role=self._role(given, [*given.statements_of(row), *statements]).without_policy_updates(),
             vpc=network.vpc,
             vpc_subnets=network.private,
             security_groups=[network.functions_group],
@@ -102,14 +110,13 @@ class Function(Construct):
 
     def _environment(self, given: Given) -> dict[str, str]:
         return {
-            "POWERTOOLS_SERVICE_NAME": self.row.name,
-            "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
+            **self.row.environment,
             **_QUIET,
             **({"AWS_LAMBDA_EXEC_WRAPPER": f"/var/task/{self.row.wrapper}"} if self.row.wrapper else {}),
             **{name: value for name, value in given.settings_of(self.row).items() if value},
         }
 
-    def _role(self, name: str, given: Given, statements: Sequence[iam.PolicyStatement]) -> iam.Role:
+    def _role(self, given: Given, statements: Sequence[iam.PolicyStatement]) -> iam.Role:
         policy = iam.ManagedPolicy(
             self,
             "Policy",
@@ -118,7 +125,7 @@ class Function(Construct):
                 allow(["logs:CreateLogStream", "logs:PutLogEvents"], self.logs.log_group_arn),
                 allow(TRACING, "*"),
                 allow(_INTERFACES, "*"),
-                self._not_by_itself(name),
+                self._not_by_itself(),
             ],
         )
         if "bucket" in self.row.uses:
@@ -136,22 +143,16 @@ class Function(Construct):
             self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"), managed_policies=[policy]
         )
 
-    def _not_by_itself(self, name: str) -> iam.PolicyStatement:
+    def _not_by_itself(self) -> iam.PolicyStatement:
         """Lambda makes the interfaces with the role's rights; the code needs none of them.
 
         Source: Lambda developer guide, "Giving Lambda functions access to resources in an Amazon VPC".
         """
-        arn = aws_cdk.Stack.of(self).format_arn(
-            service="lambda",
-            resource="function",
-            resource_name=name,
-            arn_format=aws_cdk.ArnFormat.COLON_RESOURCE_NAME,
-        )
         return iam.PolicyStatement(
             effect=iam.Effect.DENY,
             actions=[*_INTERFACES],
             resources=["*"],
-            conditions={"ArnEquals": {"lambda:SourceFunctionArn": [arn]}},
+            conditions={"ArnEquals": {"lambda:SourceFunctionArn": [self.known_arn]}},
         )
 
 

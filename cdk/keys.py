@@ -43,7 +43,7 @@ class Keys(Construct):
 
     def _let_services_send(self, key: kms.Key) -> None:
         """Let AWS put events of this account into encrypted queues and topics."""
-        services = ("s3", "sns", "events", "cloudwatch", "budgets")
+        services = ("s3", "sns", "events", "events.rds", "cloudwatch", "budgets")
         key.add_to_resource_policy(
             iam.PolicyStatement(
                 sid="ServicesSend",

@@ -8,6 +8,7 @@ from cdk import watches
 from cdk.alarms import Alarms
 from cdk.budget import budget
 from cdk.data import DataStack
+from cdk.database_events import DatabaseEvents
 from cdk.service import ServiceStack
 from cdk.stack import StageStack
 from cdk.stages import Stage
@@ -15,7 +16,7 @@ from cdk.topic import Topic, own_key
 
 
 class MonitoringStack(StageStack):
-    """Alarms, a budget, and the topic that they go to."""
+    """Alarms, events, a budget, and the topic that they go to."""
 
     def __init__(self, scope: Construct, name: str, *, stage: Stage, data: DataStack, service: ServiceStack) -> None:
         super().__init__(scope, name, stage=stage, description="RAG: alarms and budget")
@@ -35,6 +36,7 @@ class MonitoringStack(StageStack):
         for function in service.functions:
             watches.function(alarms, function)
         watches.database(alarms, data.database, stage)
+        DatabaseEvents(self, "DatabaseEvents", stage=stage.name, database=data.database, topic=topic)
         watches.cache(alarms, data.cache, stage)
         if stage.watch_closely:
             watches.waiting(alarms, {"ingest": arrivals.queue, "maintain": arrivals.maintenance_queue})

@@ -1,4 +1,4 @@
-"""Where alarms and budgets are told: one topic, encrypted, and the people who read it."""
+"""Where alarms, budgets and the database's events are told: one topic, encrypted, and the people who read it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from constructs import Construct
 from cdk.acknowledging import SERVERLESS, accept
 from cdk.stages import Stage
 
-_TELLERS = ("cloudwatch.amazonaws.com", "budgets.amazonaws.com")
+_TELLERS = ("cloudwatch.amazonaws.com", "budgets.amazonaws.com", "events.rds.amazonaws.com")
 _SAME_ACCOUNT = {"StringEquals": {"aws:SourceAccount": aws_cdk.Aws.ACCOUNT_ID}}
 
 

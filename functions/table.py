@@ -43,6 +43,17 @@ class FunctionRow:
         return f"functions.{self.folder}.handler.handler"
 
     @property
+    def environment(self) -> dict[str, str]:
+        """What its sandboxes are told besides their settings, on AWS and on a laptop."""
+        return {
+            "POWERTOOLS_SERVICE_NAME": self.name,
+            "POWERTOOLS_METRICS_NAMESPACE": "Rag",
+            # There are none; to look for them is to read the metadata of every distribution at every start.
+            "PYDANTIC_DISABLE_PLUGINS": "__all__",
+            "OTEL_PROPAGATORS": "none",
+        }
+
+    @property
     def wrapper(self) -> str | None:
         """What AWS_LAMBDA_EXEC_WRAPPER names, relative to the folder that holds `functions`."""
         return f"functions/{self.folder}/streaming.sh" if self.streams else None

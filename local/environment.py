@@ -130,11 +130,7 @@ def environment_of(
         "LANG": "C.UTF-8",
         "TZ": ":UTC",
         **({"AWS_LAMBDA_EXEC_WRAPPER": str(code.task_root / row.wrapper)} if row.wrapper else {}),
-        # There are none; to look for them is to read the metadata of every distribution at every start.
-        "PYDANTIC_DISABLE_PLUGINS": "__all__",
-        "OTEL_PROPAGATORS": "none",
-        "POWERTOOLS_SERVICE_NAME": row.name,
-        "POWERTOOLS_METRICS_NAMESPACE": "Rag",
+        **row.environment,
         "POWERTOOLS_TRACE_DISABLED": "1",
         **(passed or {}),
         **settings_of(row, addresses, model),

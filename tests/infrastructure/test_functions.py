@@ -44,7 +44,8 @@ def test_it_has_the_limits_of_its_row(templates: Templates, stage: str, row: Fun
         row.handler,
     )
     variables = function["Environment"]["Variables"]
-    assert variables["POWERTOOLS_METRICS_NAMESPACE"] == NAMESPACE
+    assert variables.items() >= row.environment.items()
+    assert row.environment["POWERTOOLS_METRICS_NAMESPACE"] == NAMESPACE
     assert variables.get("AWS_LAMBDA_EXEC_WRAPPER") == (f"/var/task/{row.wrapper}" if row.wrapper else None)
     starts_ahead = BY_NAME[stage].snap_start and row.warm
     assert function.get("SnapStart") == ({"ApplyOn": "PublishedVersions"} if starts_ahead else None)
@@ -112,6 +113,9 @@ def test_a_new_version_is_tried_on_a_tenth_of_the_requests_and_taken_back(templa
     aliases = resources(templates["prod"]["service"], "AWS::Lambda::Alias")
     shifted = {name[: -len("Live") - 8] for name, alias in aliases.items() if "UpdatePolicy" in alias}
     assert shifted == {"Query", "Answer"}
+    # An alias waits for its deployment group, which waits for this policy: a reference back would be a cycle.
+    policies = resources(templates["prod"]["service"], "AWS::IAM::ManagedPolicy")
+    assert not [name for name, policy in policies.items() if name.startswith("Canary") and "Live" in text(policy)]
 
 
 @pytest.mark.parametrize("stage", ["staging", "prod"])

@@ -12,7 +12,7 @@ from cdk.alarms import RUNBOOKS
 from cdk.stages import DEV, STAGES
 from cdk.templates import Templates
 from functions.table import FUNCTIONS
-from tests.infrastructure.reading import only, properties, template_of, text
+from tests.infrastructure.reading import only, properties, resources, template_of, text
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [stage.name for stage in STAGES]
@@ -74,7 +74,8 @@ def test_the_topic_is_encrypted_by_a_key_that_cloudwatch_may_use(templates: Temp
     assert isinstance(topic["KmsMasterKeyId"], dict)
     policy = text(only(templates[stage]["monitoring"], "AWS::SNS::TopicPolicy"))
     assert "aws:SecureTransport" in policy
-    assert {"cloudwatch.amazonaws.com", "budgets.amazonaws.com"} <= set(re.findall(r"[a-z]+\.amazonaws\.com", policy))
+    told = {"cloudwatch.amazonaws.com", "budgets.amazonaws.com", "events.rds.amazonaws.com"}
+    assert told <= set(re.findall(r"[a-z.]+\.amazonaws\.com", policy))
     assert not properties(templates[stage]["monitoring"], "AWS::SNS::Subscription")
 
 
@@ -82,6 +83,17 @@ def test_somebody_is_written_to_where_the_stage_says_whom() -> None:
     template = template_of(replace(DEV, alarm_email="oncall@example.org"), "monitoring")
     subscription = only(template, "AWS::SNS::Subscription")
     assert (subscription["Protocol"], subscription["Endpoint"]) == ("email", "oncall@example.org")
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_the_database_itself_tells_the_topic_of_what_no_metric_shows(templates: Templates, stage: str) -> None:
+    template = templates[stage]["monitoring"]
+    [subscription] = resources(template, "AWS::RDS::EventSubscription").values()
+    told = subscription["Properties"]
+    assert set(told["EventCategories"]) == {"failover", "failure", "low storage", "maintenance"}
+    assert len(told["SourceIds"]) == (2 if stage == "prod" else 1)
+    assert "Topic" in text(told["SnsTopicArn"])
+    assert set(resources(template, "AWS::SNS::TopicPolicy")) <= set(subscription["DependsOn"])
 
 
 @pytest.mark.parametrize("stage", NAMES)

@@ -7,22 +7,35 @@ import re
 from collections.abc import Iterator
 
 from tests.infrastructure.checks.estate import Estate, text
-from tests.infrastructure.checks.table import PROD, Spoil, check
+from tests.infrastructure.checks.table import PROD, PROTECTED, Spoil, check
 
-# Until the issue of dashboards and alarms adds the others (RELIABILITY, section 4).
-_METRICS = {
+_ALWAYS = {
     "AWS/ApiGateway": {"5XXError"},
+    "AWS/ElastiCache": {"AuthenticationFailures", "Evictions"},
     "AWS/Lambda": {"Errors", "Throttles"},
+    "AWS/RDS": {"CPUUtilization", "DatabaseConnections", "FreeStorageSpace", "FreeableMemory"},
     "AWS/SQS": {"ApproximateNumberOfMessagesVisible"},
 }
+_CLOSELY = {
+    "AWS/ApiGateway": {"4XXError", "Latency p95"},
+    "AWS/ElastiCache": {"DatabaseMemoryUsagePercentage", "EngineCPUUtilization", "ReplicationLag"},
+    "AWS/Lambda": {"ConcurrentExecutions", "Duration"},
+    "AWS/RDS": {"DatabaseConnectionsCurrentlySessionPinned"},
+    "AWS/SQS": {"ApproximateAgeOfOldestMessage"},
+}
+_OF_REPLICAS = {"AWS/RDS": {"ReplicaLag"}}
 
 
-def _metrics(estate: Estate) -> set[tuple[str, str]]:
-    found = set()
+def _unwatched(estate: Estate, wanted: dict[str, set[str]]) -> Iterator[str]:
+    """Metrics that no alarm is about; a percentile stands behind the name."""
+    watched = set()
     for alarm in estate.of("CloudWatch::Alarm"):
         rows = [row["MetricStat"]["Metric"] for row in alarm.get("Metrics", []) if "MetricStat" in row]
-        found |= {(row["Namespace"], row["MetricName"]) for row in rows or [alarm.properties]}
-    return found
+        for row in rows or [alarm.properties]:
+            metric = " ".join(filter(None, [row["MetricName"], row.get("ExtendedStatistic")]))
+            watched.add((row["Namespace"], metric))
+    for namespace, names in wanted.items():
+        yield from (f"{namespace} {name}" for name in sorted(names) if (namespace, name) not in watched)
 
 
 @check("Alarms", Spoil("CloudWatch::Alarm", "AlarmActions"))
@@ -41,10 +54,20 @@ def alarms_reach_somebody(estate: Estate) -> Iterator[str]:
 
 @check("Alarms", Spoil("CloudWatch::Alarm", "MetricName", "Invocations"))
 def alarms_watch(estate: Estate) -> Iterator[str]:
-    """Dead letters, failing requests, failing and throttled functions are watched."""
-    metrics = _metrics(estate)
-    for namespace, names in _METRICS.items():
-        yield from (f"{namespace} {name}" for name in sorted(names) if (namespace, name) not in metrics)
+    """Dead letters, failing requests and functions, and what the database and the cache run short of, are watched."""
+    yield from _unwatched(estate, _ALWAYS)
+
+
+@check("Alarms", Spoil("CloudWatch::Alarm", "ExtendedStatistic"), stages=PROTECTED)
+def alarms_watch_closely(estate: Estate) -> Iterator[str]:
+    """Waiting messages, slow and refused requests, functions near their limits, proxy and nodes are watched."""
+    yield from _unwatched(estate, _CLOSELY)
+
+
+@check("Alarms", Spoil("CloudWatch::Alarm", "MetricName", "CPUUtilization"), stages=PROD)
+def alarms_watch_the_replica(estate: Estate) -> Iterator[str]:
+    """A replica that falls behind is watched."""
+    yield from _unwatched(estate, _OF_REPLICAS)
 
 
 @check("Account", Spoil("CloudTrail::Trail", "EnableLogFileValidation", value=False), stages=PROD)
