@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import aws_cdk
 import cdk_nag
+from aws_cdk import aws_sns, aws_sqs
 
 from cdk.platform import app
-from cdk.stages import STAGES, Stage
 from cdk.templates import WITHOUT_BUNDLING
 
+# A stack of faults beside the stages: who finds none of these has not looked at all.
+PLANTED = "planted"
 _PACKS = cdk_nag.AwsSolutionsChecks, cdk_nag.ServerlessChecks, cdk_nag.NIST80053R5Checks
 
 
-def audited_app(folder: Path, *, audited: bool = True, stages: Sequence[Stage] = STAGES) -> aws_cdk.App:
-    """An application that synthesises into a folder and only writes down what rules find."""
+def synthesise(folder: Path, *, audited: bool) -> None:
+    """Synthesise every stage into a folder; `audited`: rules only write down what they find, planted faults too."""
     platforms = app(
-        stages,
         outdir=str(folder),
         tree_metadata=False,
         builtin_cloud_formation_validation=audited,
@@ -26,4 +26,15 @@ def audited_app(folder: Path, *, audited: bool = True, stages: Sequence[Stage] =
     )
     if audited:
         aws_cdk.Validations.of(platforms).add_plugins(*(pack(platforms) for pack in _PACKS))
-    return platforms
+        _plant(platforms)
+    platforms.synth()
+    if audited:
+        # Whoever reads the folder's templates reads those of the stages.
+        (folder / f"{PLANTED}.template.json").unlink()
+
+
+def _plant(platforms: aws_cdk.App) -> None:
+    stack = aws_cdk.Stack(platforms, PLANTED)
+    aws_cdk.CfnResource(stack, "Painted", type="AWS::SQS::Queue", properties={"Colour": "red"})
+    aws_sqs.CfnQueue(stack, "Open")
+    aws_sns.CfnTopic(stack, "Plain")

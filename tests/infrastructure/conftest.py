@@ -10,7 +10,7 @@ import pytest
 
 from cdk.templates import Templates, read
 from tests.infrastructure import linters
-from tests.infrastructure.auditing import audited_app
+from tests.infrastructure.auditing import synthesise
 from tests.infrastructure.measuring import measured
 
 
@@ -23,7 +23,7 @@ def assembly(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     audited = any("report" in getattr(item, "fixturenames", ()) for item in request.session.items)
     folder = tmp_path_factory.mktemp("assembly")
     with measured("synthesis of three stages" + " with validation and three rule packs" * audited):
-        audited_app(folder, audited=audited).synth()
+        synthesise(folder, audited=audited)
     return folder
 
 
