@@ -141,13 +141,13 @@ _PARSERS = DependencyLayer("parsers", "parsers", beside=("functions",))
 LAYERS: tuple[Layer, ...] = (_RAG, _FUNCTIONS, _PARSERS)
 
 
-def layers_of(function_name: str) -> tuple[Layer, ...]:
-    """The layers that a function mounts."""
-    return LAYERS if function_name in _PARSING_FUNCTIONS else (_RAG, _FUNCTIONS)
+def layers_of(folder: str) -> tuple[Layer, ...]:
+    """The layers that a function whose code is this folder mounts."""
+    return LAYERS if folder in _PARSING_FUNCTIONS else (_RAG, _FUNCTIONS)
 
 
 def function_asset(name: str) -> FunctionAsset:
-    """The asset of `functions/<name>`, whose handler is `functions.<name>.handler.handler`."""
+    """The asset of `functions/<name>`, a row's `folder`: two functions may be of the same code."""
     return FunctionAsset(name)
 
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cdk.packaging import recipe
-from cdk.packaging.assets import LAYERS, ROOT, Asset, function_asset, layers_of
+from cdk.packaging.assets import LAYERS, Asset, function_asset, layers_of
 from cdk.packaging.recipe import Platform
+from functions.table import FUNCTIONS, FunctionRow
 
 # Unzipped megabytes of a function with its layers; Lambda's own limit is 250. What it parses with is 120.
 LIMIT_MB = 80
@@ -57,22 +58,17 @@ class Sizes:
         return [one for one in self.deployed if not one.fits]
 
 
-def function_names() -> list[str]:
-    """Every folder that holds a handler."""
-    return sorted(path.parent.name for path in (ROOT / "functions").glob("*/handler.py"))
-
-
 def measured(platform: Platform) -> Sizes:
     """Build what is not built yet, and weigh it all."""
     layers = {layer.name: _size(layer, platform) for layer in LAYERS}
-    functions = {name: _size(function_asset(name), platform) for name in function_names()}
+    functions = {row.name: _size(function_asset(row.folder), platform) for row in FUNCTIONS}
 
-    def deployed(name: str) -> Deployed:
-        mounted = tuple(layer.name for layer in layers_of(name))
-        size = sum((layers[layer] for layer in mounted), start=functions[name])
-        return Deployed(name, mounted, size, PARSING_LIMIT_MB if "parsers" in mounted else LIMIT_MB)
+    def deployed(row: FunctionRow) -> Deployed:
+        mounted = tuple(layer.name for layer in layers_of(row.folder))
+        size = sum((layers[layer] for layer in mounted), start=functions[row.name])
+        return Deployed(row.name, mounted, size, PARSING_LIMIT_MB if "parsers" in mounted else LIMIT_MB)
 
-    return Sizes(platform, layers, functions, tuple(map(deployed, functions)))
+    return Sizes(platform, layers, functions, tuple(map(deployed, FUNCTIONS)))
 
 
 def table(sizes: Sizes) -> str:

@@ -33,11 +33,11 @@ from tests.infrastructure import unpacking
 BARE = "bare handler"
 AHEAD = "query, started ahead"
 # Of what somebody waits for; who starts a sandbox ahead of its events waits for nothing.
-BOUNDS = {"ingest": 4.0, "authorize": 6.0, "query": 12.0}
+BOUNDS = {"ingest": 4.0, "authorize": 6.0, "query": 12.0, "answer": 12.0}
 INIT_SECONDS = 60
 # Nothing is connected to before the first event.
 _ADDRESSES = Addresses(
-    "http://127.0.0.1:1", "http://127.0.0.1:1/q", "http://127.0.0.1:1/m", 1, 1, 1, "token", Credentials("id", "secret")
+    "http://127.0.0.1:1", "http://127.0.0.1:1/q", "http://127.0.0.1:1/m", 1, 1, Credentials("id", "secret")
 )
 _MODEL = Model("http://127.0.0.1:1/v1", "embedder", 384, "chatter")
 
@@ -145,9 +145,10 @@ async def _cpu_milliseconds(start: Start, api: RuntimeApi, log: Path) -> float:
 
 
 def _spawned(start: Start, port: int, log: Path) -> subprocess.Popen[bytes]:
+    wrapper = start.variables.get("AWS_LAMBDA_EXEC_WRAPPER")
     with log.open("w") as output:
         return subprocess.Popen(
-            [start.code.python, "-m", "awslambdaric", start.handler],
+            [*([wrapper] if wrapper else []), start.code.python, "-m", "awslambdaric", start.handler],
             env={**start.variables, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{port}"},
             cwd=start.code.task_root,
             stdout=output,

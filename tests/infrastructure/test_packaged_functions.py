@@ -26,6 +26,7 @@ from local.code import Code
 from local.environment import BUCKET
 from tests.acceptance.platform_process import ROOT, PlatformProcess, platform_process
 from tests.infrastructure import unpacking
+from tests.integration.streaming import events
 
 pytestmark = pytest.mark.slow
 
@@ -58,12 +59,16 @@ class Packaged:
 
     def invoke(self, name: str, event: Any) -> tuple[Any, str | None]:
         """What the function returned, and Lambda's header for an error."""
+        answer = self.sent(name, event)
+        return answer.json(), answer.headers.get("x-amz-function-error")
+
+    def sent(self, name: str, event: Any) -> httpx.Response:
         ready = self.platform.ready
         url = f"{ready['admin_url']}/2015-03-31/functions/{name}/invocations"
         headers = {"authorization": f"Bearer {ready['admin_token']}"}
         answer = httpx.post(url, json=event, headers=headers, timeout=120, trust_env=False)
         assert answer.status_code == 200, answer.text
-        return answer.json(), answer.headers.get("x-amz-function-error")
+        return answer
 
     def event(self, name: str) -> Any:
         """A sample, of the tenant, the bucket and the key that are here."""
@@ -117,6 +122,21 @@ def test_a_document_that_is_uploaded_is_ingested_through_the_queue_and_cited(pac
         ]
 
 
+def test_an_answer_is_streamed_through_the_gateway_with_its_citation(packaged: Packaged) -> None:
+    question = {"question": "From where do parcels leave, and on which days?", "stream": True}
+    with packaged.platform.api() as api, api.http.stream("POST", "/v1/query", json=question) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        told = list(events(response.iter_text()))
+    names = [name for name, _ in told]
+    assert (names[0], names[-1]) == ("hits", "answer")
+    assert names.count("delta") >= 1
+    [*_, (_, answer)] = told
+    assert any("Tromso" in citation["quote"] for citation in answer["citations"])
+    assert all(citation["quote"] in POLICY for citation in answer["citations"])
+    assert packaged.platform.sandboxes("answer")
+
+
 def test_every_kind_of_document_is_read(packaged: Packaged) -> None:
     documents = {path.name: path for path in SAMPLES.iterdir() if path.name != "README.md"}
     with packaged.platform.api() as api:
@@ -138,6 +158,17 @@ def test_every_request_is_answered(packaged: Packaged, name: str) -> None:
     answer, error = packaged.invoke("query", packaged.event(name))
     assert error is None, answer
     assert answer["statusCode"] == STATUS[Path(name).stem], answer
+
+
+@pytest.mark.parametrize("name", samples("answer"))
+def test_every_question_is_answered_with_a_prelude_and_what_follows_it(packaged: Packaged, name: str) -> None:
+    answer = packaged.sent("answer", packaged.event(name))
+    assert "x-amz-function-error" not in answer.headers, answer.text
+    prelude, body = answer.content.split(bytes(8))
+    media_type = "text/event-stream; charset=utf-8" if "stream" in name else "application/json"
+    assert json.loads(prelude)["statusCode"] == 200
+    assert json.loads(prelude)["headers"]["content-type"] == media_type
+    assert b"citations" in body
 
 
 @pytest.mark.parametrize("name", samples("authorize"))
@@ -181,7 +212,7 @@ def test_a_tenant_is_made_whose_key_opens_the_api(packaged: Packaged, name: str)
 
 
 def test_every_function_was_sent_its_events() -> None:
-    tested = {"query", "authorize", "ingest", "maintain", "migrate", "tenants"}
+    tested = {"query", "answer", "authorize", "ingest", "maintain", "migrate", "tenants"}
     assert {path.name for path in EVENTS.iterdir()} == tested
 
 
@@ -198,10 +229,10 @@ def test_a_function_can_import_its_package_and_what_the_runtime_brings_and_nothi
     runtime = f"{prefix}/lib/python3.13/site-packages"
     assert path == ["", str(ran.task_root), *map(str, ran.layers), *library, runtime]
     assert prefix != base
-    assert (ran.layers[0] / "kreuzberg").is_dir() == ("parsers" in {layer.name for layer in layers_of(row.name)})
+    assert (ran.layers[0] / "kreuzberg").is_dir() == ("parsers" in {layer.name for layer in layers_of(row.folder)})
 
 
-@pytest.mark.parametrize("name", ["authorize", "ingest", "query"])
+@pytest.mark.parametrize("name", ["authorize", "ingest", "query", "answer"])
 def test_native_code_comes_from_the_layers_the_runtime_and_the_system_alone(packaged: Packaged, name: str) -> None:
     # The libraries of this machine's Python itself: libpython and its standard library's.
     interpreter = packaged.code[name].python

@@ -26,10 +26,11 @@ from cdk.packaging import (
     sizes,
 )
 from cdk.packaging.assets import ROOT, exported
-from functions.table import FUNCTIONS, FunctionRow
+from functions.table import FUNCTIONS
 from tests.infrastructure import elf
 
-ASSETS = (*LAYERS, *(function_asset(row.name) for row in FUNCTIONS))
+FOLDERS = tuple(dict.fromkeys(row.folder for row in FUNCTIONS))
+ASSETS = (*LAYERS, *map(function_asset, FOLDERS))
 # Amazon Linux 2023, which Python 3.13 runs on at Lambda.
 GLIBC = (2, 34)
 # Of the runtime, and what makes packages.
@@ -66,7 +67,7 @@ def test_two_builds_are_the_same_bytes(asset: Asset, tmp_path: Path) -> None:
 def test_a_fingerprint_is_the_same_in_another_process_and_place() -> None:
     program = (
         "from cdk.packaging import LAYERS, Platform, function_asset\n"
-        f"assets = [*LAYERS, *map(function_asset, {[row.name for row in FUNCTIONS]})]\n"
+        f"assets = [*LAYERS, *map(function_asset, {FOLDERS})]\n"
         "print(*(asset.fingerprint(Platform.ARM) for asset in assets))"
     )
     variables = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONPATH": str(ROOT)}
@@ -123,7 +124,7 @@ def test_the_parsers_are_mounted_beside_the_dependencies_of_all_and_repeat_none(
     functions, parsers = (installed(by_name[name].built(Platform.ARM)) for name in ("functions", "parsers"))
     assert parsers.keys() >= {"kreuzberg", "tokenizers", "chardet"}
     assert functions.keys() & parsers.keys() == set()
-    mounted = {row.name: [layer.name for layer in layers_of(row.name)] for row in FUNCTIONS}
+    mounted = {row.name: [layer.name for layer in layers_of(row.folder)] for row in FUNCTIONS}
     others = {row.name: ["rag", "functions"] for row in FUNCTIONS}
     assert mounted == others | {"ingest": ["rag", "functions", "parsers"]}
 
@@ -142,12 +143,28 @@ def test_the_package_is_shipped_as_it_lies() -> None:
     theirs = {name: content for name, content in built.items() if not name.endswith(".pyc")}
     ours = {path.relative_to(source).as_posix(): files(path.parent)[path.name] for path in recipe.sources(source)}
     assert theirs == ours
+    certificates = source / "rag" / "certificates"
+    assert {f"rag/certificates/{path.name}" for path in certificates.glob("*.pem")} & theirs.keys() >= {
+        "rag/certificates/proxy.pem",
+        "rag/certificates/eu-central-1.pem",
+    }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", FUNCTIONS, ids=lambda row: row.name)
-def test_a_function_holds_its_own_folder_and_nothing_else(row: FunctionRow) -> None:
-    name = row.name
+def test_what_lambda_starts_a_function_by_is_a_program_there_and_nothing_else_is() -> None:
+    programs_there = {
+        path.relative_to(built).as_posix()
+        for asset in ASSETS
+        for built in [asset.built(Platform.ARM)]
+        for path in built.rglob("*")
+        if path.is_file() and path.stat().st_mode & 0o111
+    }
+    assert programs_there == {row.wrapper for row in FUNCTIONS if row.wrapper} != set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_function_holds_its_own_folder_and_nothing_else(name: str) -> None:
     built = files(function_asset(name).built(Platform.ARM))
     source = ROOT / "functions" / name
     expected = {"functions/__init__.py"}

@@ -36,8 +36,8 @@ def unpack(folder: Path) -> Path:
     functions = {}
     for row in FUNCTIONS:
         task = folder / "task" / row.name
-        function_asset(row.name).build(task, here())
-        functions[row.name] = {"task_root": str(task), "layers": [str(_opt(folder, layers_of(row.name)) / "python")]}
+        function_asset(row.folder).build(task, here())
+        functions[row.name] = {"task_root": str(task), "layers": [str(_opt(folder, layers_of(row.folder)) / "python")]}
     for path in sorted(folder.rglob("*"), reverse=True):
         path.chmod(path.stat().st_mode & ~0o222)
     listing = folder.with_suffix(".json")
