@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from functions.table import FUNCTIONS, FunctionRow
+from functions.table import INGEST, MAINTAIN, FunctionRow
 from local import code, environment
 from local.backing import Backing
 from local.code import Code
-from local.environment import CONCURRENCY, Addresses
+from local.environment import Addresses
 from local.lambda_runtime import Function
+from local.plan import Plan
 from local.resources import Queues
 from local.runtime_api import RuntimeApi
 from local.sandbox import Launch
@@ -30,6 +31,7 @@ class Account:
     def __init__(
         self,
         directory: Path,
+        plan: Plan,
         backing: Backing,
         queues: Queues,
         settings: Mapping[str, str],
@@ -37,11 +39,12 @@ class Account:
     ) -> None:
         self._scratch = directory / "tmp"
         self._logs = directory / "logs"
-        self._runtime_api = RuntimeApi(ports=sum(CONCURRENCY.values()))
+        self._plan = plan
+        self._runtime_api = RuntimeApi(ports=sum(plan.concurrency.values()))
         addresses = Addresses(
             aws_url=backing.aws.url,
-            queue_url=queues.url,
-            maintenance_queue_url=queues.maintenance_url,
+            queue_url=queues[plan.queue_of(INGEST).name].url,
+            maintenance_queue_url=queues[plan.queue_of(MAINTAIN).name].url,
             postgres_port=backing.postgres_port,
             redis_port=backing.redis_port,
             aws_credentials=backing.aws.credentials,
@@ -49,9 +52,11 @@ class Account:
 
         def function(row: FunctionRow) -> Function:
             ran = packaged.get(row.name) or code.of_repository()
-            return self._function(row, ran, environment.environment_of(row, addresses, backing.model, settings, ran))
+            told = plan.settings_of(row, addresses, backing.model)
+            variables = environment.environment_of(row, addresses, backing.model, settings, ran, told)
+            return self._function(row, ran, variables)
 
-        self.functions: Mapping[str, Function] = {row.name: function(row) for row in FUNCTIONS}
+        self.functions: Mapping[str, Function] = {row.name: function(row) for row in plan.functions}
 
     def __getitem__(self, row: FunctionRow) -> Function:
         return self.functions[row.name]
@@ -78,7 +83,7 @@ class Account:
 
     async def warm(self) -> None:
         """Start a sandbox of each function that somebody may soon be waiting for."""
-        for row in FUNCTIONS:
+        for row in self._plan.functions:
             if row.warm:
                 await self[row].warm()
 
@@ -101,5 +106,5 @@ class Account:
             function_arn=environment.function_arn(row),
             timeout_seconds=row.timeout_seconds,
             memory_mib=row.memory_mib,
-            concurrency=CONCURRENCY[row],
+            concurrency=self._plan.concurrency[row.name],
         )

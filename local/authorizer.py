@@ -18,7 +18,6 @@ from local.lambda_runtime import Invocation
 from local.proxy_event import Request, authorizer_event
 from local.runtime_api import Recipient
 
-CACHE_SECONDS = 60.0
 _MAX_CACHED = 10_000
 
 Credential = tuple[str | None, str | None]
@@ -57,7 +56,7 @@ class Verdict:
 class Authorizer:
     """Policies, denying ones too, are kept per credential; that a credential is unknown is not kept, as on AWS."""
 
-    def __init__(self, function: Invocable, *, cache_seconds: float = CACHE_SECONDS) -> None:
+    def __init__(self, function: Invocable, *, cache_seconds: float) -> None:
         self._function = function
         self._cache_seconds = cache_seconds
         self._verdicts: dict[Credential, tuple[float, Verdict]] = {}

@@ -14,6 +14,7 @@ from local.aws_service import Aws
 from local.environment import Model
 from local.keeper import Keeper, Service
 from local.model_service import ModelServer
+from local.plan import Plan
 from local.postgres import Postgres
 from local.resources import Queues
 from local.valkey import Valkey
@@ -27,7 +28,8 @@ class Backing:
     `on_event` hears the name of each part and the seconds that it took.
     """
 
-    def __init__(self, directory: Path, real_model: Model | None, on_event: OnEvent) -> None:
+    def __init__(self, directory: Path, plan: Plan, real_model: Model | None, on_event: OnEvent) -> None:
+        self._plan = plan
         self._postgres = Postgres(directory / "postgres")
         self._valkey = Valkey(directory / "valkey")
         self._aws = Aws(directory / "aws")
@@ -102,7 +104,7 @@ class Backing:
         key = self._real_model.api_key if self._real_model else None
         began = time.monotonic()
         queues = await asyncio.to_thread(
-            resources.create, self._aws, redis_password=self._valkey.password, model_key=key
+            resources.create, self._aws, self._plan, redis_password=self._valkey.password, model_key=key
         )
         self._on_event("resources", time.monotonic() - began)
         return queues

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
-from functions.table import FUNCTIONS, FunctionRow
+from functions.table import FunctionRow
 from local.account import Account
 from local.lambda_runtime import ThrottledError
 from local.service import ServiceError
@@ -13,10 +14,10 @@ from local.service import ServiceError
 logger = logging.getLogger(__name__)
 
 
-async def run(account: Account) -> None:
+async def run(account: Account, rows: Iterable[FunctionRow]) -> None:
     """Invoke each scheduled function once per period, the first time after a whole one; until cancelled."""
     async with asyncio.TaskGroup() as group:
-        for row in FUNCTIONS:
+        for row in rows:
             if row.schedule_seconds:
                 group.create_task(_repeat(account, row, row.schedule_seconds))
 

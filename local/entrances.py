@@ -6,47 +6,48 @@ import asyncio
 import secrets
 from socket import socket
 
-from functions.table import AUTHORIZE, FUNCTIONS, INGEST, INGEST_BATCH_SIZE, MAINTAIN, QUERY, FunctionRow
+from functions.table import AUTHORIZE
 from local import aws
 from local.account import Account
 from local.asgi import LOOPBACK, Server, listen
 from local.authorizer import Authorizer
 from local.aws_service import Aws
-from local.environment import CONCURRENCY
 from local.event_source import EventSource
 from local.gateway import Gateway
 from local.invoke_api import InvokeApi
+from local.plan import Plan, Source
 from local.resources import Queues
 
 
 class Entrances:
     """`door` is the bound socket of the API; `admin_token` opens Lambda's Invoke API at `admin_url`."""
 
-    def __init__(self, account: Account, aws_service: Aws, queues: Queues, door: socket, *, grace_seconds: int) -> None:
+    def __init__(
+        self, account: Account, plan: Plan, aws_service: Aws, queues: Queues, door: socket, *, grace_seconds: int
+    ) -> None:
         self.admin_token = secrets.token_hex(24)
         self._grace_seconds = grace_seconds
         self._door, self._admin_door = door, listen()
-        streaming = {route: account[row] for row in FUNCTIONS for route in row.streams}
-        gateway = Gateway(account[QUERY], Authorizer(account[AUTHORIZE]), streaming=streaming)
+        authorizer = Authorizer(account[AUTHORIZE], cache_seconds=plan.verdict_seconds)
+        gateway = Gateway(account.functions, plan.routes, authorizer)
         invoke_api = InvokeApi(account.functions, token=self.admin_token)
         self._api = Server(gateway, grace_seconds=grace_seconds)
         self._admin = Server(invoke_api, grace_seconds=grace_seconds)
 
-        def source(row: FunctionRow, queue_url: str, queue_arn: str) -> EventSource:
+        def fed(source: Source) -> EventSource:
             return EventSource(
-                account[row],
+                account.functions[source.function],
                 aws_service.client("sqs"),
-                queue_url=queue_url,
-                queue_arn=queue_arn,
+                queue_url=queues[source.queue].url,
+                queue_arn=queues[source.queue].arn,
                 region=aws.REGION,
-                batch_size=INGEST_BATCH_SIZE,
-                concurrency=CONCURRENCY[row],
+                batch_size=source.batch_size,
+                window_seconds=source.window_seconds,
+                concurrency=source.concurrency,
+                reports_failures=source.reports_failures,
             )
 
-        self._sources = (
-            source(INGEST, queues.url, queues.arn),
-            source(MAINTAIN, queues.maintenance_url, queues.maintenance_arn),
-        )
+        self._sources = [fed(source) for source in plan.sources]
 
     @property
     def url(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from functions.table import ANSWER, AUTHORIZE, FUNCTIONS, INGEST, MAINTAIN, QUERY, ROLES, FunctionRow, Use
+from functions.table import ANSWER, AUTHORIZE, FUNCTIONS, INGEST, QUERY, ROLES, FunctionRow, Use
 from local import aws, service
 from local.code import Code, of_repository
 
@@ -15,7 +15,6 @@ STAGE = "local"
 BUCKET = "rag-local-documents"
 QUEUE = "rag-local-ingest"
 MAINTENANCE_QUEUE = "rag-local-maintain"
-DEAD_LETTER_QUEUE = "rag-local-ingest-dead-letters"
 DATABASE = "rag"
 REDIS_SECRET = "rag/local/redis"  # noqa: S105  (the name of a secret)
 MODEL_SECRET = "rag/local/model"  # noqa: S105  (the name of a secret)
@@ -23,10 +22,8 @@ MODEL_SECRET = "rag/local/model"  # noqa: S105  (the name of a secret)
 MAX_RECEIVES = 8
 # Sandboxes of a function at once: two cores, where AWS has what the stage grants.
 CONCURRENCY = dict.fromkeys(FUNCTIONS, 1) | {AUTHORIZE: 2, INGEST: 2, QUERY: 4, ANSWER: 4}
-
-# As AWS advises: a message must not come back while its function may still be at work on it.
-QUEUE_VISIBILITY_SECONDS = 6 * INGEST.timeout_seconds
-MAINTENANCE_VISIBILITY_SECONDS = 6 * MAINTAIN.timeout_seconds
+# How long the authorizer's verdict on a credential holds: it spares two cores the same work over and over.
+VERDICT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +109,13 @@ def environment_of(
     model: Model,
     passed: Mapping[str, str] | None = None,
     code: Code | None = None,
+    told: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The whole environment of a function's sandboxes, but for what differs between them.
 
     Nothing of the developer's shell but the settings `passed`: what works here must not work because of it. Without TZ
-    and LANG as Lambda sets them, dates and encodings would differ from AWS. Without `code` the repository's is meant.
+    and LANG as Lambda sets them, dates and encodings would differ from AWS. Without `code` the repository's is meant,
+    without what the function is `told`, its settings.
     """
     code = code or of_repository()
     return {
@@ -133,5 +132,5 @@ def environment_of(
         **row.environment,
         "POWERTOOLS_TRACE_DISABLED": "1",
         **(passed or {}),
-        **settings_of(row, addresses, model),
+        **(settings_of(row, addresses, model) if told is None else told),
     }

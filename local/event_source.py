@@ -33,7 +33,10 @@ class Invocable(Protocol):
 
 
 class EventSource:
-    """Feeds one queue to one function, with at most `concurrency` batches under way; `sqs` is a boto3 client."""
+    """Feeds one queue to one function, with at most `concurrency` batches under way; `sqs` is a boto3 client.
+
+    Without ReportBatchItemFailures (`reports_failures`), a batch whose function did not fail is done, whatever it says.
+    """
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class EventSource:
         batch_size: int = 10,
         window_seconds: float = 0,
         concurrency: int = 2,
+        reports_failures: bool = True,
     ) -> None:
         self._function = function
         self._sqs = sqs
@@ -54,6 +58,7 @@ class EventSource:
         self._batch_size = batch_size
         self._window_seconds = window_seconds
         self._concurrency = concurrency
+        self._reports_failures = reports_failures
         # Threads of its own: a long poll would hold one of asyncio's few.
         self._threads = ThreadPoolExecutor(max_workers=1 + concurrency, thread_name_prefix="sqs")
         self._batches: set[asyncio.Task[None]] = set()
@@ -140,6 +145,8 @@ class EventSource:
             return await self._show(messages)
         if invocation.sandbox_lost:
             return await self._show(messages)
+        if not self._reports_failures and not invocation.function_error:
+            return await self._delete(messages)
         failed = failures(invocation, {message["MessageId"] for message in messages})
         return await self._delete([message for message in messages if message["MessageId"] not in failed])
 

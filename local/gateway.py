@@ -1,4 +1,4 @@
-"""API Gateway on this machine: a REST API that authorizes, invokes `query` or `answer`, and answers in their name."""
+"""API Gateway on this machine: a REST API that authorizes, invokes a route's function, and answers in its name."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from functions.table import PUBLIC
 from local import proxy_event
 from local.asgi import BodyTooLargeError, DisconnectedError, read_body, reply
 from local.authorizer import Authorizer, AuthorizerFailedError, ForbiddenError, Invocable, UnauthorizedError
 from local.lambda_runtime import TIMED_OUT, Invocation, PayloadTooLargeError, ThrottledError, new_trace_id
+from local.plan import Route
 from local.proxy_event import MalformedRequestError, MalformedResponseError, Request, Response
 from local.streamed_answer import StreamedAnswer
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
-INTEGRATION_SECONDS = 29.0
-# As the integration of a route that streams is deployed; AWS allows 15 minutes.
-STREAMING_SECONDS = 121.0
 
 _log = logging.getLogger(__name__)
 
@@ -40,29 +37,22 @@ class Refused(Exception):  # noqa: N818  (an answer, not a fault)
 
 
 class Gateway:
-    """An ASGI application. Every route but the public ones asks the authorizer first; none reaches Lambda's own API.
+    """An ASGI application: a request is its route's, whose function stands in `functions` by name.
 
-    `streaming` holds the functions that stream, by the routes of which they are the integration: `POST /v1/query`.
+    A route that is `authorized` asks the authorizer first; none reaches Lambda's own API.
     """
 
     def __init__(
         self,
-        query: Invocable,
+        functions: Mapping[str, Invocable],
+        routes: Iterable[Route],
         authorizer: Authorizer,
         *,
-        public: frozenset[str] = PUBLIC,
-        integration_seconds: float = INTEGRATION_SECONDS,
         max_body_bytes: int = MAX_BODY_BYTES,
-        streaming: Mapping[str, Invocable] | None = None,
-        streaming_seconds: float = STREAMING_SECONDS,
     ) -> None:
-        self._query = query
-        self._streaming = dict(streaming or {})
-        self._streaming_seconds = streaming_seconds
-        self._resources = public | {route.partition(" ")[2] for route in self._streaming}
+        self._functions = functions
+        self._routes = sorted(routes, key=lambda route: route.weight)
         self._authorizer = authorizer
-        self._public = public
-        self._integration_seconds = integration_seconds
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,21 +74,20 @@ class Gateway:
         self, scope: Scope, receive: Receive, request_id: str, streamed: StreamedAnswer
     ) -> Response | None:
         """The answer, or None where it was streamed, if only in part."""
-        request = self._read(scope, request_id)
-        caller = None if request.resource in self._public else await _caller(self._authorizer, request)
+        route, request = self._read(scope, request_id)
+        caller = await _caller(self._authorizer, request) if route.authorized else None
         body = await self._body(scope, receive)
         event = json.dumps(proxy_event.event(request, body, authorizer=caller)).encode()
-        streams = self._streaming.get(f"{request.method} {scope['path']}")
-        if streams is None:
-            return _integrated(await self._invoke(self._query, event, request, self._integration_seconds))
-        await self._stream(streams, event, request, streamed)
+        if not route.streams:
+            return _integrated(await self._invoke(route, event, request))
+        await self._stream(route, event, request, streamed)
         return None
 
-    async def _stream(self, function: Invocable, event: bytes, request: Request, streamed: StreamedAnswer) -> None:
+    async def _stream(self, route: Route, event: bytes, request: Request, streamed: StreamedAnswer) -> None:
         """Pass on what comes; what ends otherwise than whole is cut off, so that the client sees that it is."""
         watching = asyncio.create_task(streamed.watch())
         try:
-            invocation = await self._invoke(function, event, request, self._streaming_seconds, streamed)
+            invocation = await self._invoke(route, event, request, streamed)
         except Refused:
             if not streamed.started:
                 raise
@@ -114,15 +103,27 @@ class Gateway:
         if invocation.function_error is None:
             await streamed.end()
 
-    def _read(self, scope: Scope, request_id: str) -> Request:
+    def _read(self, scope: Scope, request_id: str) -> tuple[Route, Request]:
         # The decoded path, because it is what the function will route by.
-        resource = scope["path"] if scope["path"] in self._resources else "/{proxy+}"
+        route, parameters = self._route(scope["method"], scope["path"])
         try:
-            return proxy_event.read(
-                scope, request_id=request_id, trace_id=new_trace_id(), resource=resource, port=scope["server"][1]
+            return route, proxy_event.read(
+                scope,
+                request_id=request_id,
+                trace_id=new_trace_id(),
+                resource=route.path,
+                parameters=parameters,
+                port=scope["server"][1],
             )
         except MalformedRequestError as error:
             raise Refused(400, str(error)) from None
+
+    def _route(self, method: str, path: str) -> tuple[Route, Mapping[str, str]]:
+        for route in self._routes:
+            parameters = route.parameters(method, path)
+            if parameters is not None:
+                return route, parameters
+        raise Refused(404, "there is nothing here")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         announced = dict(scope["headers"]).get(b"content-length", b"0")
@@ -136,16 +137,15 @@ class Gateway:
 
     async def _invoke(
         self,
-        function: Invocable,
+        route: Route,
         event: bytes,
         request: Request,
-        seconds: float,
         recipient: StreamedAnswer | None = None,
     ) -> Invocation:
         streamed = {} if recipient is None else {"recipient": recipient}
         try:
-            async with asyncio.timeout(seconds):
-                return await function.invoke(event, trace_id=request.trace_id, **streamed)
+            async with asyncio.timeout(route.timeout_seconds):
+                return await self._functions[route.function].invoke(event, trace_id=request.trace_id, **streamed)
         except TimeoutError:
             raise Refused(504, "the request took longer than a request may take") from None
         except ThrottledError:

@@ -29,13 +29,14 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
+from functions.table import INGEST
 from local import clock, service
 from local.account import Account
 from local.asgi import listen
 from local.backing import Backing, OnEvent
 from local.code import Code, of_packages
 from local.entrances import Entrances
-from local.environment import BUCKET
+from local.plan import Plan, of_the_table
 from local.preparation import prepared
 from local.resources import Queues
 from local.service import ServiceError
@@ -61,33 +62,35 @@ async def platform(
     on_event: OnEvent = _quiet,
     shell: Shell | None = None,
     packaged: Mapping[str, Code] | None = None,
+    plan: Plan | None = None,
 ) -> AsyncIterator[Ready]:
     """Start everything, yield what DIR/ready.json says, stop everything; to be entered in the main thread.
 
     `port` is the API's; without it, the one of the last time. `on_event` hears of each part and the seconds it took.
     `shell` is what the user's environment says; without it, that of this process is read. `packaged` is the code of
-    functions that shall not run out of the repository, by name.
+    functions that shall not run out of the repository, by name. Without a `plan`, that of the functions' table is run.
     Raises ServiceError when something cannot be started or does not stay alive; then the body is cancelled.
     """
+    plan = plan or of_the_table()
     directory, shell = directory.resolve(), shell or read(os.environ)  # noqa: ASYNC240  (microseconds, once)
     with _first_failure(), _claimed(directory), _logged(directory / "logs"), closing(_door(directory, port)) as door:
         ready_files = _ready_files(directory, ready_file)
         async with AsyncExitStack() as stack:
-            backing = Backing(directory, shell.model, on_event)
+            backing = Backing(directory, plan, shell.model, on_event)
             stack.push_async_callback(backing.stop)
             async with asyncio.TaskGroup() as group:
                 group.create_task(backing.start_models())
                 queues = await backing.start()
-                account = Account(directory, backing, queues, shell.settings, packaged or {})
+                account = Account(directory, plan, backing, queues, shell.settings, packaged or {})
                 stack.push_async_callback(account.close, drain_seconds=DRAIN_SECONDS)
                 await account.open()
                 tenant = await prepared(account, directory, on_event)
-            entrances = Entrances(account, backing.aws, queues, door, grace_seconds=DRAIN_SECONDS)
+            entrances = Entrances(account, plan, backing.aws, queues, door, grace_seconds=DRAIN_SECONDS)
             stack.push_async_callback(entrances.close)
             await entrances.open()
-            ready = _described(directory, backing, queues, entrances) | tenant
+            ready = _described(directory, plan, backing, queues, entrances) | tenant
             announce = stack.enter_context(_announced(ready, backing, ready_files))
-            async with _kept(backing, account, announce):
+            async with _kept(plan, backing, account, announce):
                 yield ready
 
 
@@ -98,10 +101,12 @@ def run(
     *,
     on_event: OnEvent = _quiet,
     packaged: Mapping[str, Code] | None = None,
+    plan: Plan | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; raises ServiceError."""
+    served = platform(directory, port=port, ready_file=ready_file, on_event=on_event, packaged=packaged, plan=plan)
     with suppress(asyncio.CancelledError):
-        asyncio.run(_serve(platform(directory, port=port, ready_file=ready_file, on_event=on_event, packaged=packaged)))
+        asyncio.run(_serve(served))
 
 
 async def _serve(served: AbstractAsyncContextManager[Ready]) -> None:
@@ -121,15 +126,17 @@ async def _serve(served: AbstractAsyncContextManager[Ready]) -> None:
         await asyncio.Event().wait()
 
 
-def _described(directory: Path, backing: Backing, queues: Queues, entrances: Entrances) -> Ready:
+def _described(directory: Path, plan: Plan, backing: Backing, queues: Queues, entrances: Entrances) -> Ready:
+    arrivals = plan.queue_of(INGEST)
+    dead_letters = {"dead_letter_queue_url": queues[arrivals.dead_letters].url} if arrivals.dead_letters else {}
     return {
         "url": entrances.url,
         "openai_base_url": backing.model.url,
         "s3_endpoint": backing.aws.url,
-        "bucket": BUCKET,
+        "bucket": plan.bucket.name,
         "data": str(directory),
-        "queue_url": queues.url,
-        "dead_letter_queue_url": queues.dead_letter_url,
+        "queue_url": queues[arrivals.name].url,
+        **dead_letters,
         **backing.aws.credentials._asdict(),
         "admin_url": entrances.admin_url,
         "admin_token": entrances.admin_token,
@@ -162,9 +169,9 @@ def _announced(ready: Ready, backing: Backing, paths: Sequence[Path]) -> Iterato
 
 
 @asynccontextmanager
-async def _kept(backing: Backing, account: Account, on_restart: Callable[[], None]) -> AsyncIterator[None]:
+async def _kept(plan: Plan, backing: Backing, account: Account, on_restart: Callable[[], None]) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
-        works = (backing.keep(on_restart), account.warm(), clock.run(account))
+        works = (backing.keep(on_restart), account.warm(), clock.run(account, plan.functions))
         tasks = [group.create_task(work) for work in works]
         yield
         for task in tasks:

@@ -49,6 +49,7 @@ class Request:
     source_ip: str
     protocol: str
     resource: str
+    parameters: Mapping[str, str]
 
     def header(self, name: str) -> str | None:
         """The last value of a header, as `headers` of an event has it."""
@@ -67,7 +68,9 @@ class Response:
     body: bytes
 
 
-def read(scope: Scope, *, request_id: str, trace_id: str, resource: str, port: int) -> Request:
+def read(
+    scope: Scope, *, request_id: str, trace_id: str, resource: str, parameters: Mapping[str, str], port: int
+) -> Request:
     """Take what the web server parsed; MalformedRequestError for what no event can hold."""
     path = scope["raw_path"].decode("ascii")
     _check_encoding(path)
@@ -85,6 +88,7 @@ def read(scope: Scope, *, request_id: str, trace_id: str, resource: str, port: i
         source_ip=client,
         protocol=f"HTTP/{scope['http_version']}",
         resource=resource,
+        parameters=parameters,
     )
 
 
@@ -142,7 +146,7 @@ def _described(request: Request) -> dict[str, Any]:
         "multiValueHeaders": _grouped(request.headers),
         "queryStringParameters": dict(request.query) or None,
         "multiValueQueryStringParameters": _grouped(request.query) or None,
-        "pathParameters": {"proxy": request.path.lstrip("/")} if proxied else None,
+        "pathParameters": {"proxy": request.path.lstrip("/")} if proxied else dict(request.parameters) or None,
         "stageVariables": None,
     }
 

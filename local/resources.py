@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,18 +12,7 @@ from botocore.exceptions import ClientError
 
 from functions.table import OWNER, ROLES
 from local import environment
-from local.environment import (
-    BUCKET,
-    DEAD_LETTER_QUEUE,
-    MAINTENANCE_QUEUE,
-    MAINTENANCE_VISIBILITY_SECONDS,
-    MAX_RECEIVES,
-    QUEUE,
-    QUEUE_VISIBILITY_SECONDS,
-)
-
-_RETENTION_SECONDS = 14 * 24 * 3600
-_EVENTS = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
+from local.plan import Announcement, Bucket, Plan, Queue
 
 
 class Clients(Protocol):
@@ -31,24 +21,24 @@ class Clients(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Queues:
+class CreatedQueue:
     url: str
     arn: str
-    dead_letter_url: str
-    maintenance_url: str
-    maintenance_arn: str
 
 
-def create(aws: Clients, *, redis_password: str, model_key: str | None) -> Queues:
-    """Bring the account to what this code expects of it; passwords of database roles are made once and kept."""
+Queues = Mapping[str, CreatedQueue]
+
+
+def create(aws: Clients, plan: Plan, *, redis_password: str, model_key: str | None) -> Queues:
+    """Bring the account to what is planned; passwords of database roles are made once and kept. Queues by name."""
     vault = aws.client("secretsmanager")
     for role in (OWNER, *ROLES):
         keep_secret(vault, environment.database_secret(role))
     set_secret(vault, environment.REDIS_SECRET, redis_password)
     if model_key:
         set_secret(vault, environment.MODEL_SECRET, model_key)
-    queues = create_queues(aws.client("sqs"))
-    create_bucket(aws.client("s3"), queues.arn)
+    queues = create_queues(aws.client("sqs"), plan.queues)
+    create_bucket(aws.client("s3"), plan.bucket, queues)
     return queues
 
 
@@ -71,39 +61,54 @@ def set_secret(vault: Any, name: str, value: str) -> None:
         vault.create_secret(Name=name, SecretString=value)
 
 
-def create_queues(sqs: Any) -> Queues:
-    """The queue of the bucket's events, where what fails MAX_RECEIVES times goes, and the queue that wakes maintenance.
+def create_queues(sqs: Any, planned: Sequence[Queue]) -> Queues:
+    """Those that others give their failures to stand before these."""
+    created: dict[str, CreatedQueue] = {}
+    for queue in planned:
+        attributes = {
+            "MessageRetentionPeriod": str(queue.retention_seconds),
+            "VisibilityTimeout": str(queue.visibility_seconds),
+        }
+        if queue.dead_letters:
+            redrive = {
+                "deadLetterTargetArn": created[queue.dead_letters].arn,
+                "maxReceiveCount": str(queue.max_receives),
+            }
+            attributes["RedrivePolicy"] = json.dumps(redrive)
+        created[queue.name] = _queue(sqs, queue.name, attributes)
+    return created
 
-    Nothing of the last is worth keeping: maintenance comes by on a schedule too.
-    """
-    retention = {"MessageRetentionPeriod": str(_RETENTION_SECONDS)}
-    dead_letter_url, dead_letter_arn = _queue(sqs, DEAD_LETTER_QUEUE, retention)
-    redrive = {"deadLetterTargetArn": dead_letter_arn, "maxReceiveCount": str(MAX_RECEIVES)}
-    attributes = {"VisibilityTimeout": str(QUEUE_VISIBILITY_SECONDS), "RedrivePolicy": json.dumps(redrive)}
-    url, arn = _queue(sqs, QUEUE, retention | attributes)
-    visible = {"VisibilityTimeout": str(MAINTENANCE_VISIBILITY_SECONDS)}
-    maintenance = _queue(sqs, MAINTENANCE_QUEUE, visible | {"MessageRetentionPeriod": "3600"})
-    return Queues(url, arn, dead_letter_url, *maintenance)
 
-
-def _queue(sqs: Any, name: str, attributes: dict[str, str]) -> tuple[str, str]:
+def _queue(sqs: Any, name: str, attributes: dict[str, str]) -> CreatedQueue:
     # Without attributes, because a queue that exists with others is an error instead of a change.
     url = sqs.create_queue(QueueName=name)["QueueUrl"]
     sqs.set_queue_attributes(QueueUrl=url, Attributes=attributes)
     arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    return url, arn
+    return CreatedQueue(url, arn)
 
 
-def create_bucket(s3: Any, queue_arn: str) -> None:
-    """The versioned bucket that tells the queue of everything created or removed."""
+def create_bucket(s3: Any, bucket: Bucket, queues: Queues) -> None:
+    """The bucket that tells queues of what is created or removed in it."""
     try:
-        s3.head_bucket(Bucket=BUCKET)
+        s3.head_bucket(Bucket=bucket.name)
     except ClientError:
-        s3.create_bucket(Bucket=BUCKET)
-    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-    wanted = [{"Id": "ingest", "QueueArn": queue_arn, "Events": _EVENTS}]
-    found = s3.get_bucket_notification_configuration(Bucket=BUCKET).get("QueueConfigurations", [])
+        s3.create_bucket(Bucket=bucket.name)
+    if bucket.versioned:
+        s3.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+    wanted = [_configured(number, each, queues) for number, each in enumerate(bucket.announcements)]
+    found = s3.get_bucket_notification_configuration(Bucket=bucket.name).get("QueueConfigurations", [])
     if found != wanted:  # each time it is set, S3 sends a test event
         s3.put_bucket_notification_configuration(
-            Bucket=BUCKET, NotificationConfiguration={"QueueConfigurations": wanted}
+            Bucket=bucket.name, NotificationConfiguration={"QueueConfigurations": wanted}
         )
+
+
+def _configured(number: int, announcement: Announcement, queues: Queues) -> dict[str, Any]:
+    named = (("Prefix", announcement.prefix), ("Suffix", announcement.suffix))
+    rules = [{"Name": name, "Value": value} for name, value in named if value]
+    return {
+        "Id": f"{announcement.queue}-{number}",
+        "QueueArn": queues[announcement.queue].arn,
+        "Events": [*announcement.events],
+        **({"Filter": {"Key": {"FilterRules": rules}}} if rules else {}),
+    }

@@ -6,7 +6,7 @@ import pytest
 
 from cdk.stages import STAGES, Stage
 from functions.table import INGEST, MAINTAIN
-from local.resources import _EVENTS
+from local.plan import of_the_table
 from rag.settings import Settings
 from tests.infrastructure.conftest import Templates
 from tests.infrastructure.reading import properties, starting, text
@@ -25,7 +25,8 @@ def test_the_bucket_announces_the_events_that_the_local_one_does(templates: Temp
     found = starting(templates[stage.name]["data"], "AWS::S3::Bucket", "bucketsdocuments")
     told = found["Properties"]["NotificationConfiguration"]
     assert set(told) == {"QueueConfigurations"}
-    assert sorted(each["Event"] for each in told["QueueConfigurations"]) == sorted(_EVENTS)
+    [announced] = of_the_table().bucket.announcements
+    assert sorted(each["Event"] for each in told["QueueConfigurations"]) == sorted(announced.events)
     for each in told["QueueConfigurations"]:
         assert "arrivalsingest" in text(each["Queue"])
         assert "Filter" not in each

@@ -19,11 +19,10 @@ from local.asgi import Server, listen
 from local.authorizer import Authorizer
 from local.gateway import Gateway
 from local.lambda_runtime import Function, Invocation
+from local.plan import of_the_table
 from local.runtime_api import RuntimeApi
 from local.sandbox import Launch
 from rag.types import Caller
-
-ROUTE = "POST /v1/query"
 
 
 @dataclass
@@ -122,7 +121,9 @@ async def _served(
     launch = Launch("answer", "unused.handler", environment, task_root, folder / "tmp", folder / "log")
     defaults = {"timeout_seconds": 60, "memory_mib": 512, "concurrency": 1, "queue_seconds": 30}
     function = Function(launch, api, function_arn="arn:aws:lambda:x:1:function:answer", **{**defaults, **limits})
-    gateway = Gateway(function, Authorizer(_Admitting(tenant)), streaming={ROUTE: function}, max_body_bytes=100_000)
+    authorizer = Authorizer(_Admitting(tenant), cache_seconds=60)
+    functions = dict.fromkeys(("query", "answer"), function)
+    gateway = Gateway(functions, of_the_table().routes, authorizer, max_body_bytes=100_000)
     door = listen()
     server = Server(gateway, grace_seconds=5)
     await server.open([door])

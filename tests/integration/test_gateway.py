@@ -21,12 +21,14 @@ from local.authorizer import Authorizer
 from local.gateway import Gateway
 from local.invoke_api import InvokeApi
 from local.lambda_runtime import Function, Invocation
+from local.plan import of_the_table
 from local.runtime_api import RuntimeApi
 from local.sandbox import Launch
 
 pytestmark = pytest.mark.slow
 
 _TOKEN = "3f2a-admin-token"
+ROUTES = [route for route in of_the_table().routes if not route.streams]
 
 _QUERY = """
 import time
@@ -152,7 +154,8 @@ async def _served(folder: Path) -> AsyncIterator[Running]:
         query, authorize = _function(folder, "querying", api, 1.0), _function(folder, "authorizing", api, 10.0)
         stack.push_async_callback(query.close)
         stack.push_async_callback(authorize.close)
-        gateway = Gateway(query, Authorizer(authorize), max_body_bytes=1_000_000)
+        authorizer = Authorizer(authorize, cache_seconds=60)
+        gateway = Gateway({"query": query}, ROUTES, authorizer, max_body_bytes=1_000_000)
         front = await _server(stack, gateway)
         admin = await _server(stack, InvokeApi({"query": query}, token=_TOKEN))
         yield Running(front, admin, folder)
@@ -390,8 +393,9 @@ def test_a_body_that_is_cut_off_invokes_nothing() -> None:
     async def story() -> None:
         async with AsyncExitStack() as stack:
             functions = _Recorder()
+            authorizer = Authorizer(functions, cache_seconds=60)
             urls = [
-                await _server(stack, Gateway(functions, Authorizer(functions))) + "/health",
+                await _server(stack, Gateway({"query": functions}, ROUTES, authorizer)) + "/health",
                 await _server(stack, InvokeApi({"f": functions}, token=_TOKEN)) + "/2015-03-31/functions/f/invocations",
             ]
             for url in urls:
