@@ -18,7 +18,7 @@ def initialise() -> asyncio.AbstractEventLoop:
     """Import what every question needs, and return the loop that all requests are served in."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    wiring.preload(model=os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") in STARTED_AHEAD)
+    wiring.preload(clients=os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") in STARTED_AHEAD)
     # What is imported stays; a full collection would look through it again and again.
     gc.freeze()
     gc.set_threshold(_THRESHOLD)

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 DATABASE_PORT = 5432  # where the URL names none
 
 
-def preload(*, model: bool) -> None:
-    """Import what a question needs, with `model` also the model's SDK; nothing is read, built or connected."""
+def preload(*, clients: bool) -> None:
+    """Import what a question needs, with `clients` also those of cache and model; nothing is read or connected."""
     import rag.cache  # noqa: PLC0415
     import rag.llm  # noqa: PLC0415
     import rag.store.search  # noqa: PLC0415
 
-    rag.cache.preload()
-    if model:
+    if clients:
+        rag.cache.preload()
         rag.llm.preload()
 
 
