@@ -37,10 +37,10 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """These events of keys with this prefix and suffix go to the queue of this name."""
+    """Events of one kind, of keys with this prefix and suffix, go to the queue of this name."""
 
     queue: str
-    events: tuple[str, ...]
+    event: str
     prefix: str = ""
     suffix: str = ""
 
@@ -123,7 +123,7 @@ def of_the_table() -> Plan:
         settings_of=environment.settings_of,
         bucket=Bucket(
             environment.BUCKET,
-            (Announcement(environment.QUEUE, ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")),),
+            tuple(Announcement(environment.QUEUE, event) for event in ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")),
         ),
         queues=(
             *_queues(INGEST, environment.QUEUE, kept_seconds=14 * DAY_SECONDS),

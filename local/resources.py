@@ -109,6 +109,6 @@ def _configured(number: int, announcement: Announcement, queues: Queues) -> dict
     return {
         "Id": f"{announcement.queue}-{number}",
         "QueueArn": queues[announcement.queue].arn,
-        "Events": [*announcement.events],
+        "Events": [announcement.event],
         **({"Filter": {"Key": {"FilterRules": rules}}} if rules else {}),
     }

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aws_cdk.assertions import Template as Synthesised
-
-from cdk.platform import app
-from cdk.stages import Stage
+if TYPE_CHECKING:
+    from cdk.stages import Stage
 
 Template = dict[str, Any]
 Resource = dict[str, Any]
@@ -17,11 +15,15 @@ Resource = dict[str, Any]
 
 def template_of(stage: Stage, stack: str) -> Template:
     """The template of one stack of a stage that is not one of ours."""
+    from aws_cdk.assertions import Template as Synthesised
+
     return dict(Synthesised.from_stack(stack_of(stage, stack)).to_json())
 
 
 def stack_of(stage: Stage, stack: str) -> Any:
     """One stack of a stage, not yet synthesised."""
+    from cdk.platform import app
+
     options = {"tree_metadata": False, "builtin_cloud_formation_validation": False}
     platforms = app([stage], context={"aws:cdk:bundling-stacks": []}, **options)
     return platforms.node.find_child(stage.name).node.find_child(stack)

@@ -6,7 +6,6 @@ import pytest
 
 from cdk.stages import STAGES, Stage
 from functions.table import INGEST, MAINTAIN
-from local.plan import of_the_table
 from rag.settings import Settings
 from tests.infrastructure.conftest import Templates
 from tests.infrastructure.reading import properties, starting, text
@@ -21,12 +20,11 @@ def queues(templates: Templates, stage: Stage) -> dict[str, dict[str, Any]]:
 
 
 @per_stage
-def test_the_bucket_announces_the_events_that_the_local_one_does(templates: Templates, stage: Stage) -> None:
+def test_the_bucket_announces_everything_that_is_created_or_removed(templates: Templates, stage: Stage) -> None:
     found = starting(templates[stage.name]["data"], "AWS::S3::Bucket", "bucketsdocuments")
     told = found["Properties"]["NotificationConfiguration"]
     assert set(told) == {"QueueConfigurations"}
-    [announced] = of_the_table().bucket.announcements
-    assert sorted(each["Event"] for each in told["QueueConfigurations"]) == sorted(announced.events)
+    assert sorted(each["Event"] for each in told["QueueConfigurations"]) == ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
     for each in told["QueueConfigurations"]:
         assert "arrivalsingest" in text(each["Queue"])
         assert "Filter" not in each

@@ -172,6 +172,15 @@ def test_only_the_messages_reported_as_failed_stay(make_wire: Callable[..., Wire
     assert len(wire.received()) == 3
 
 
+def test_without_partial_responses_a_batch_that_did_not_fail_is_done_whatever_it_says(
+    make_wire: Callable[..., Wire],
+) -> None:
+    wire = make_wire()
+    wire.send({"fail": True}, {"n": 1})
+    wire.run(lambda: bool(wire.batches()) and wire.left() == (0, 0), reports_failures=False)
+    assert len(wire.received()) == 2
+
+
 def test_a_failed_message_comes_back_after_its_visibility_timeout_and_dies_in_the_end(
     make_wire: Callable[..., Wire],
 ) -> None:
