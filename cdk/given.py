@@ -59,6 +59,7 @@ class Given:
                 "RAG_QUEUE_URL": self.data.arrivals.queue.queue_url,
                 "RAG_MAX_RECEIVES": str(self.data.arrivals.queue.dead_letter_queue.max_receive_count),
             },
+            "retry": {"RAG_RETRY_QUEUE_URL": self.data.arrivals.queue.queue_url},
             "maintenance": {"RAG_MAINTENANCE_QUEUE_URL": self.data.arrivals.maintenance_queue.queue_url},
             "cache": {"RAG_REDIS_URL": self.data.cache.url, "RAG_REDIS_SECRET": self.data.cache.secret_arn},
             "model": {
@@ -80,6 +81,7 @@ class Given:
         optional: dict[Use, Sequence[iam.PolicyStatement]] = {
             "bucket": self._reading(),
             "queue": [allow(_CONSUME, data.arrivals.queue.queue_arn)],
+            "retry": [allow(["sqs:SendMessage"], data.arrivals.queue.queue_arn)],
             "maintenance": [allow(["sqs:SendMessage"], data.arrivals.maintenance_queue.queue_arn)],
             "cache": data.cache.secret_statements(),
             "model": [allow(["secretsmanager:GetSecretValue"], self.model_key.secret_arn)],

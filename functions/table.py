@@ -11,7 +11,7 @@ INGEST_BATCH_SIZE = 10
 # Paths of the HTTP API that nobody needs a credential for.
 PUBLIC = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
 
-Use = Literal["bucket", "queue", "maintenance", "cache", "model", "roles"]
+Use = Literal["bucket", "queue", "retry", "maintenance", "cache", "model", "roles"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ INGEST = FunctionRow(
     "ingest", 600, 2048, "rag_ingest", uses=frozenset({"bucket", "queue", "maintenance", "model"}), warm=True
 )
 # A second less than a REST API waits for an answer.
-QUERY = FunctionRow("query", 28, 512, "rag_query", uses=frozenset({"bucket", "cache", "model"}), warm=True)
+QUERY = FunctionRow("query", 28, 512, "rag_query", uses=frozenset({"bucket", "retry", "cache", "model"}), warm=True)
 # A route has one integration: whether an answer is asked for as a stream or whole, this function gives it.
 ANSWER = FunctionRow(
     "answer",
     120,
     512,
     QUERY.role,
-    uses=QUERY.uses - {"bucket"},
+    uses=QUERY.uses - {"bucket", "retry"},
     warm=True,
     code=QUERY.folder,
     streams=("POST /v1/query",),

@@ -81,6 +81,7 @@ def settings_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict[st
     optional: dict[Use, dict[str, str]] = {
         "bucket": {"RAG_BUCKET": BUCKET},
         "queue": {"RAG_QUEUE_URL": addresses.queue_url, "RAG_MAX_RECEIVES": str(MAX_RECEIVES)},
+        "retry": {"RAG_RETRY_QUEUE_URL": addresses.queue_url},
         "maintenance": {"RAG_MAINTENANCE_QUEUE_URL": addresses.maintenance_queue_url},
         "cache": {"RAG_REDIS_URL": f"redis://127.0.0.1:{addresses.redis_port}/0", "RAG_REDIS_SECRET": REDIS_SECRET},
         "model": _model_settings(model),

@@ -16,7 +16,7 @@ from functions.query import asking, dependencies, origins, problems, reference, 
 from functions.query.callers import Reader, Writer
 from rag import __version__, metadata, wiring
 from rag.errors import ConflictError, InvalidRequestError, TooLargeError
-from rag.types import DocumentQuery, Location, Status
+from rag.types import Document, DocumentQuery, Location, Status
 
 app = FastAPI(
     title="RAG",
@@ -106,6 +106,18 @@ async def delete_document(document_id: uuid.UUID, who: Writer) -> schemas.Delete
         wiring.bucket().delete(beside)
     wiring.bucket().delete(object_key)
     return schemas.DeleteResponse(id=document_id)
+
+
+@app.post("/v1/documents/{document_id}/retry", status_code=202)
+async def retry_document(document_id: uuid.UUID, who: Writer) -> schemas.RetryResponse:
+    """Have a document that failed ingested again; 409 when it has not failed."""
+
+    def send(document: Document) -> None:
+        place = Location(who.tenant_id, document.collection, document.key)
+        wiring.retry_queue().send_object(wiring.settings().bucket, place.object_key)
+
+    wiring.catalog().retry(who.tenant_id, document_id, send)
+    return schemas.RetryResponse(id=document_id)
 
 
 @app.get("/v1/collections")

@@ -201,6 +201,11 @@ class DeleteResponse(BaseModel):
     status: Literal["deleting"] = "deleting"
 
 
+class RetryResponse(BaseModel):
+    id: uuid.UUID
+    status: Literal["uploaded"] = "uploaded"
+
+
 class CollectionRequest(Body):
     name: CollectionName
     language: Annotated[str, AfterValidator(_language)] = "english"

@@ -1,4 +1,4 @@
-"""`rag documents`, `rag delete`, `rag collections`: what the platform holds."""
+"""`rag documents`, `rag delete`, `rag retry`, `rag collections`: what the platform holds."""
 
 import asyncio
 import time
@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from local.cli.failure import Failure
 from local.cli.output import one_line, size, table
 from local.cli.remote import CollectionName, Session, remote
 
@@ -22,6 +23,13 @@ Examples:
   rag delete hr/travel.md hr/leave.md --collection staff --wait
 """
 
+RETRY_EPILOG = """\b
+Examples:
+  rag retry scan.pdf                       # its key, as `rag documents --status failed` lists it
+  rag retry --failed --collection hr       # all that failed there, for instance after a mended fault
+  rag retry scan.pdf --wait                # until it is ready, or has failed again
+"""
+
 COLLECTIONS_EPILOG = """\b
 Examples:
   rag collections
@@ -29,6 +37,8 @@ Examples:
 """
 
 _DELETION_SECONDS = 120.0
+_RETRY_SECONDS = 600.0
+_LOOK_SECONDS = 0.2
 _PAGE_SIZE = 500
 
 
@@ -66,6 +76,30 @@ async def delete(
 
 
 @remote
+async def retry(
+    session: Session,
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY]", help="Keys, as `rag documents` lists them.")
+    ] = None,
+    *,
+    collection: CollectionName = "default",
+    failed: Annotated[bool, typer.Option("--failed", help="All documents of the collection that failed.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until they are ready or failed.")] = False,
+) -> int:
+    """Have documents that failed ingested again."""
+    if bool(keys) == failed:
+        raise typer.BadParameter("Name the keys of documents, or give --failed for all that failed.")
+    if failed:
+        found = session.client.documents(collection=collection, status="failed", limit=_PAGE_SIZE)
+        keys = [document["key"] async for document in found]
+    results = [await _retry(session, key, collection) for key in keys or []]
+    if wait:
+        await _wait_until_ended(session, results)
+    session.show({"documents": results}, _tell_retried)
+    return 0 if all(result["status"] == ("ready" if wait else "uploaded") for result in results) else 1
+
+
+@remote
 async def collections(session: Session) -> int:
     """List collections and how much they hold."""
     session.show(await session.client.call("GET", "/v1/collections"), tell_collections)
@@ -82,13 +116,43 @@ def tell_collections(reply: dict[str, Any]) -> None:
 
 
 async def _delete(session: Session, key: str, collection: str) -> dict[str, Any]:
-    # `key` narrows the list to one; a platform that ignored it would otherwise have us delete a stranger.
-    found = session.client.documents(collection=collection, key=key, limit=1)
-    document = next((d for d in [d async for d in found] if d["key"] == key), None)
+    document = await _document(session, key, collection)
     if document is None:
         return {"key": key, "collection": collection, "id": None, "status": "not found"}
     reply = await session.client.call("DELETE", f"/v1/documents/{document['id']}")
     return {"key": key, "collection": collection, "id": document["id"], "status": reply["status"]}
+
+
+async def _retry(session: Session, key: str, collection: str) -> dict[str, Any]:
+    document = await _document(session, key, collection)
+    if document is None:
+        return {"key": key, "collection": collection, "id": None, "status": "not found", "error": None}
+    result = {"key": key, "collection": collection, "id": document["id"], "status": "uploaded", "error": None}
+    try:
+        await session.client.call("POST", f"/v1/documents/{document['id']}/retry")
+    except Failure as failure:
+        if failure.facts.get("status") not in {404, 409}:
+            raise
+        result["status"] = "not failed" if failure.facts["status"] == 409 else "not found"
+    return result
+
+
+async def _document(session: Session, key: str, collection: str) -> dict[str, Any] | None:
+    # `key` narrows the list to one; a platform that ignored it would otherwise have us change a stranger.
+    found = session.client.documents(collection=collection, key=key, limit=1)
+    return next((d for d in [d async for d in found] if d["key"] == key), None)
+
+
+async def _wait_until_ended(session: Session, results: list[dict[str, Any]]) -> None:
+    end = time.monotonic() + _RETRY_SECONDS
+    for result in (result for result in results if result["status"] == "uploaded"):
+        while time.monotonic() < end:
+            document = await session.client.document(result["id"])
+            if document is None or document["status"] in {"ready", "failed"}:
+                result["status"] = document["status"] if document else "not found"
+                result["error"] = document["error"] if document else None
+                break
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _wait_until_gone(session: Session, results: list[dict[str, Any]]) -> None:
@@ -97,7 +161,7 @@ async def _wait_until_gone(session: Session, results: list[dict[str, Any]]) -> N
         while await session.client.document(result["id"]) is not None:
             if time.monotonic() > end:
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(_LOOK_SECONDS)
         result["status"] = "deleted"
 
 
@@ -121,6 +185,16 @@ def _row(document: dict[str, Any]) -> tuple[Any, ...]:
         one_line(document["updated_at"])[:16].replace("T", " "),
         reason,
     )
+
+
+def _tell_retried(reply: dict[str, Any]) -> None:
+    if not reply["documents"]:
+        print("No document has failed there.")
+        return
+    rows = [(one["key"], one["status"], one_line((one["error"] or {}).get("message"))) for one in reply["documents"]]
+    table(("key", "status", "reason"), rows)
+    if any(result["status"] == "not found" for result in reply["documents"]):
+        print("`rag documents` lists the keys there are.")
 
 
 def _tell_deleted(reply: dict[str, Any]) -> None:

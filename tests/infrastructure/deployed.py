@@ -38,6 +38,7 @@ _UNITS = {"minute": 60, "minutes": 60, "hour": 3600, "hours": 3600}
 _USES: dict[str, Use] = {
     "RAG_BUCKET": "bucket",
     "RAG_QUEUE_URL": "queue",
+    "RAG_RETRY_QUEUE_URL": "retry",
     "RAG_MAINTENANCE_QUEUE_URL": "maintenance",
     "RAG_REDIS_URL": "cache",
     "RAG_MODEL_URL": "model",

@@ -35,20 +35,20 @@ class Inbox:
     """A real queue, so that messages come with receipt handles that mean something."""
 
     def __init__(self, aws: Any) -> None:
-        self._sqs = aws.client("sqs")
+        self.sqs = aws.client("sqs")
         attributes = {"VisibilityTimeout": "600"}
-        self.url = self._sqs.create_queue(QueueName=f"ingest-{uuid.uuid4()}", Attributes=attributes)["QueueUrl"]
+        self.url = self.sqs.create_queue(QueueName=f"ingest-{uuid.uuid4()}", Attributes=attributes)["QueueUrl"]
 
     def deliver(self, *bodies: str) -> list[dict[str, Any]]:
         """Send messages and receive them, as records of an SQS event in the order sent."""
-        return self.receive([self._sqs.send_message(QueueUrl=self.url, MessageBody=one)["MessageId"] for one in bodies])
+        return self.receive([self.sqs.send_message(QueueUrl=self.url, MessageBody=one)["MessageId"] for one in bodies])
 
     def receive(self, ids: list[str]) -> list[dict[str, Any]]:
         """Wait for these messages, well below the time that the queue itself would hide them."""
         template = sample("ingest/object_created.json")["Records"][0]
         came: dict[str, Any] = {}
         for _ in range(10):
-            got = self._sqs.receive_message(
+            got = self.sqs.receive_message(
                 QueueUrl=self.url, MaxNumberOfMessages=10, WaitTimeSeconds=5, MessageSystemAttributeNames=["All"]
             )
             for one in got.get("Messages", []):
@@ -59,7 +59,7 @@ class Inbox:
         return [came[identity] for identity in ids]
 
     def delete(self) -> None:
-        self._sqs.delete_queue(QueueUrl=self.url)
+        self.sqs.delete_queue(QueueUrl=self.url)
 
 
 @pytest.fixture

@@ -123,13 +123,19 @@ class _Handler(BaseHTTPRequestHandler):
         documents = [self.api.look(d) for d in listed[start:end]]
         return 200, {}, {"documents": documents, "next_cursor": str(end) if end < len(listed) else None}
 
-    def _one(self, identity: str) -> tuple[int, dict[str, str], Any]:
+    def _one(self, path: str) -> tuple[int, dict[str, str], Any]:
+        identity, _, action = path.partition("/")
         document = next((d for d in self.api.documents.values() if d["id"] == identity), None)
         if document is None:
             return 404, {}, problem(404, "There is no such document.")
         if self.command == "DELETE":
             del self.api.documents[document["key"]]
             return 202, {}, {"id": identity, "status": "deleting"}
+        if action == "retry":
+            if document["status"] != "failed":
+                return 409, {}, problem(409, "The document has not failed.")
+            document |= {"status": "uploaded", "error": None, "uploaded": document["version_id"], "polls": 0}
+            return 202, {}, {"id": identity, "status": "uploaded"}
         return 200, {}, self.api.look(document)
 
 

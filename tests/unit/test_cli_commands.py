@@ -266,6 +266,46 @@ def test_delete_spares_a_document_that_only_looks_alike(api: Api) -> None:
     assert list(api.documents) == ["a.txt.bak"]
 
 
+ENCRYPTED = {"status": "failed", "error": {"code": "ENCRYPTED", "message": "It wants a password."}}
+
+
+def test_retry_waits_until_each_document_is_ready_or_has_failed_again(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key in ("a.pdf", "b.pdf"):
+        api.add(key, **ENCRYPTED)
+    api.failing["b.pdf"] = ENCRYPTED["error"]
+    assert rag("retry", "a.pdf", "b.pdf", "--wait", "--json") == 1
+    assert [(d["status"], d["error"]) for d in _printed(capsys)["documents"]] == [
+        ("ready", None),
+        ("failed", ENCRYPTED["error"]),
+    ]
+
+
+def test_retry_of_all_that_failed_spares_the_others(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.add("ready.pdf")
+    for key in ("a.pdf", "b.pdf", "c.pdf"):
+        api.add(key, **ENCRYPTED)
+    assert rag("retry", "--failed", "--json") == 0
+    assert {d["key"]: d["status"] for d in _printed(capsys)["documents"]} == dict.fromkeys(
+        ("a.pdf", "b.pdf", "c.pdf"), "uploaded"
+    )
+
+
+def test_retry_says_of_each_key_what_became_of_it(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.add("ready.pdf")
+    api.add("failed.pdf", **ENCRYPTED)
+    assert rag("retry", "absent.pdf", "ready.pdf", "failed.pdf") == 1
+    out = capsys.readouterr().out
+    assert [out.count(words) for words in ("not found", "not failed", "uploaded")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["a.pdf", "--failed"]])
+def test_retry_wants_either_keys_or_failed(api: Api, arguments: list[str]) -> None:
+    assert rag("retry", *arguments) == 2
+    assert api.requests == []
+
+
 @pytest.mark.parametrize(("word", "http", "code"), [("ok", 200, 0), ("degraded", 200, 1), ("down", 503, 1)])
 def test_status_exits_1_when_a_part_is_not_well(
     api: Api, capsys: pytest.CaptureFixture[str], word: str, http: int, code: int

@@ -141,6 +141,11 @@ def test_documents_and_delete_print_the_documented_json(api: Api, capsys: pytest
     assert _shape(_printed(capsys, "delete", "handbook.pdf", "--wait")) == _shape(_examples()["delete"])
 
 
+def test_retry_prints_the_documented_json(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.add("scan.pdf", status="failed", error={"code": "NO_TEXT", "message": "a scan"})
+    assert _shape(_printed(capsys, "retry", "scan.pdf")) == _shape(_examples()["retry"])
+
+
 @pytest.mark.parametrize(
     ("name", "path"),
     [

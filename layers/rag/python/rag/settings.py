@@ -34,6 +34,7 @@ class Settings(BaseModel):
     )
     bucket: str = Field("", description="Bucket of the documents; objects are named <tenant>/<collection>/<key>.")
     queue_url: str = Field("", description="Queue of the bucket's events; for ingest only.")
+    retry_queue_url: str = Field("", description="The same queue, to send documents to that are tried again.")
     maintenance_queue_url: str = Field("", description="Queue that wakes maintain; for ingest only.")
     model_url: str = Field("https://api.openai.com/v1", description="Base URL of an OpenAI-compatible model server.")
     model_secret: str = Field("", description="Secret whose string is the model server's API key; empty: none needed.")

@@ -204,6 +204,13 @@ def queue() -> Queue:
 
 
 @cache
+def retry_queue() -> Queue:
+    from rag.queue import Queue  # noqa: PLC0415
+
+    return Queue(settings().retry_queue_url)
+
+
+@cache
 def maintenance_queue() -> Queue:
     from rag.queue import Queue  # noqa: PLC0415
 

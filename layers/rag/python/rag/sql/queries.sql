@@ -112,6 +112,9 @@ select d.id, c.name, d.key, d.status, d.title, d.media_type, d.version_id, d.siz
 from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
 where d.tenant_id = %(tenant)s and d.id = %(document)s
 
+-- retry_document --
+select retry_document(%(document)s)
+
 -- lock_document --
 -- Held to the end of the transaction: who changes a document decides alone, and looks at the bucket again under the lock.
 select pg_advisory_xact_lock(hashtextextended(%(document)s::text, 0))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rag.errors import NotFoundError
+from rag.errors import ConflictError, NotFoundError
 from rag.store.collections import create_collection, existing_collection
 from rag.store.database import Database, Transaction
 from rag.types import CollectionSummary, Document, DocumentQuery, EmbeddingSpace
@@ -41,11 +42,24 @@ class Catalog:
 
     def document(self, tenant_id: uuid.UUID, document_id: uuid.UUID) -> Document:
         """Return one document; NotFoundError for an absent and for a foreign one alike."""
-        rows = self.database.read(tenant_id, lambda transaction: transaction.rows("document", document=document_id))
-        if not rows:
-            msg = f"there is no document {document_id}"
-            raise NotFoundError(msg)
-        return Document(*rows[0])
+        return self.database.read(tenant_id, lambda transaction: _document(transaction, document_id))
+
+    def retry(self, tenant_id: uuid.UUID, document_id: uuid.UUID, send: Callable[[Document], None]) -> None:
+        """Have a document that failed ingested again, whatever it failed for: `send` tells ingest of it.
+
+        It is told before the commit: a document that is not told of stays failed, and who is told waits for the row.
+        NotFoundError as `document`; ConflictError when the document has not failed.
+        """
+
+        def work(transaction: Transaction) -> None:
+            document = _document(transaction, document_id)
+            [(failed,)] = transaction.rows("retry_document", document=document_id)
+            if not failed:
+                msg = f"the document is {document.status}: only one that has failed can be tried again"
+                raise ConflictError(msg)
+            send(document)
+
+        self.database.write(tenant_id, work)
 
     def collections(self, tenant_id: uuid.UUID) -> list[CollectionSummary]:
         rows = self.database.read(tenant_id, lambda transaction: transaction.rows("list_collections", name=None))
@@ -61,3 +75,11 @@ class Catalog:
             return CollectionSummary(*row), new
 
         return self.database.write(tenant_id, work)
+
+
+def _document(transaction: Transaction, document_id: uuid.UUID) -> Document:
+    rows = transaction.rows("document", document=document_id)
+    if not rows:
+        msg = f"there is no document {document_id}"
+        raise NotFoundError(msg)
+    return Document(*rows[0])
