@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rag.errors import DocumentError
+from rag.limits import Limits
 from rag.parser import Parser
 from rag.types import Parsed
 from tests.integration.outcomes import LEAK, REFUSED
@@ -172,11 +173,11 @@ def test_a_document_that_takes_too_much_memory_is_given_up(
     parser.close()
 
 
-def test_a_text_too_large_is_refused(tmp_path: Path) -> None:
+def test_the_limits_reach_the_child(tmp_path: Path) -> None:
     path = _written(tmp_path, "a.txt", b"words and more words")
 
-    small = Parser(text_characters=10)
-    assert _refusal(small, path).code == "TOO_LARGE"
+    small = Parser(limits=Limits(characters=10))
+    assert _refusal(small, path).code == "TOO_MUCH_TEXT"
     small.close()
 
 
@@ -229,7 +230,7 @@ def test_a_confined_process_reaches_no_network_and_starts_no_program(attempt: st
     program = f"""
         import os, signal, socket, subprocess, sys
         from rag.confinement import Bounds, confine
-        confine(Bounds(10, 10, 1024, 1000))
+        confine(Bounds(10, 10, 1024))
         try:
             {attempt}
         except PermissionError:

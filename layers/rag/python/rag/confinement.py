@@ -46,7 +46,6 @@ class Bounds:
     wall_seconds: float
     cpu_seconds: int
     memory_mebibytes: int
-    text_characters: int
 
 
 def confine(bounds: Bounds) -> None:

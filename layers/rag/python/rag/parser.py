@@ -24,8 +24,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rag import confinement
+from rag import limits as limiting
 from rag.confinement import Bounds
 from rag.errors import DocumentError
+from rag.limits import Limits
 from rag.types import Parsed, Section
 
 if TYPE_CHECKING:
@@ -46,10 +48,11 @@ class Parser:
         *,
         wall_seconds: float = 60.0,
         memory_mebibytes: int = 1024,
-        text_characters: int = 64_000_000,
+        limits: Limits = limiting.USUAL,
     ) -> None:
         # More processor than wall-clock time is only used by threads that nobody asked for.
-        self._bounds = Bounds(wall_seconds, math.ceil(wall_seconds), memory_mebibytes, text_characters)
+        self._bounds = Bounds(wall_seconds, math.ceil(wall_seconds), memory_mebibytes)
+        self._limits = limits
         self._helper: _Helper | None = None
         self._lock = threading.Lock()
 
@@ -82,7 +85,7 @@ class Parser:
             self._helper = _Helper()
         with path.open("rb") as document:
             try:
-                result, ending = self._helper.run(document.fileno(), name, self._bounds)
+                result, ending = self._helper.run(document.fileno(), name, self._bounds, self._limits)
             except (OSError, ValueError) as error:
                 self._drop_helper()
                 verdict = DocumentError("INTERNAL", "The parser ended twice while reading this document.")
@@ -122,17 +125,17 @@ class _Helper:
             )
         self.stop = weakref.finalize(self, _stop, process, self._channel, directory)
 
-    def run(self, document: int, name: str, bounds: Bounds) -> tuple[bytes, dict[str, Any]]:
+    def run(self, document: int, name: str, bounds: Bounds, limits: Limits) -> tuple[bytes, dict[str, Any]]:
         """The result's bytes and how the child ended; OSError or ValueError when the helper itself is gone."""
         deadline = time.monotonic() + bounds.wall_seconds + _GRACE_SECONDS
-        request = json.dumps({"name": name, "bounds": asdict(bounds)}).encode()
+        request = json.dumps({"name": name, "bounds": asdict(bounds), "limits": asdict(limits)}).encode()
         incoming, outgoing = os.pipe()
         try:
             try:
                 socket.send_fds(self._channel, [request], [document, outgoing])
             finally:
                 os.close(outgoing)
-            result = _read_all(incoming, deadline, _BYTES_PER_CHARACTER * bounds.text_characters)
+            result = _read_all(incoming, deadline, _BYTES_PER_CHARACTER * limits.characters)
         finally:
             os.close(incoming)
         self._channel.settimeout(max(0.1, deadline - time.monotonic()))

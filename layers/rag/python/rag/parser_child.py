@@ -22,6 +22,7 @@ from typing import Any
 from rag import confinement, parsing
 from rag.confinement import Bounds
 from rag.errors import DocumentError
+from rag.limits import Limits
 
 _MESSAGE_BYTES = 16 * 1024
 _READ_BYTES = 1024 * 1024
@@ -54,7 +55,7 @@ def _served(request: dict[str, Any], document: int, result: int, channel: socket
     child = os.fork()
     if child == 0:
         channel.close()
-        _parse_and_exit(document, result, request["name"], bounds)
+        _parse_and_exit(document, result, request["name"], bounds, Limits(**request["limits"]))
     for descriptor in (document, result, held_by_child):
         os.close(descriptor)
     # Readable means ended: the child's end of the pipe has closed, or nobody is left to wait for the result.
@@ -73,25 +74,23 @@ def _reaped(child: int) -> dict[str, Any]:
     return {"exit": os.waitstatus_to_exitcode(status), "peak_mebibytes": usage.ru_maxrss // 1024}
 
 
-def _parse_and_exit(document: int, result: int, name: str, bounds: Bounds) -> None:
+def _parse_and_exit(document: int, result: int, name: str, bounds: Bounds, limits: Limits) -> None:
     try:
         os.setpgid(0, 0)
         confinement.confine(bounds)
-        _write(result, _outcome(document, name, bounds))
+        _write(result, _outcome(document, name, limits))
     except MemoryError:
         os.write(result, _OUT_OF_MEMORY)
     finally:
         os._exit(0)
 
 
-def _outcome(document: int, name: str, bounds: Bounds) -> bytes:
+def _outcome(document: int, name: str, limits: Limits) -> bytes:
     try:
         with os.fdopen(document, "rb") as file:
-            parsed = parsing.parse(file.read(), name, max_characters=bounds.text_characters)
+            parsed = parsing.parse(file.read(), name, limits)
     except DocumentError as error:
         return _failure(error.code, str(error))
-    except RecursionError:
-        return _failure("CORRUPT", "The document is nested too deeply to be read.")
     except MemoryError:
         raise
     except BaseException as error:  # noqa: BLE001 - a panic in native code is no Exception; whatever it is ends here

@@ -46,8 +46,28 @@ class Settings(BaseModel):
     chunk_tokens: int = Field(150, ge=20, le=4000, description="Tokens that a chunk aims at.")
     chunk_max_tokens: int = Field(250, ge=30, le=8000, description="Tokens that no chunk exceeds, with its context.")
     max_document_bytes: int = Field(100_000_000, ge=1, description="A larger file is refused as TOO_LARGE.")
-    parse_seconds: float = Field(60, gt=0, description="Wall-clock limit of parsing one document.")
-    parse_memory_mib: int = Field(1024, ge=64, description="Address space of the parsing child, in MiB.")
+    max_document_pages: int = Field(20_000, ge=1, description="A longer PDF or deck is refused as TOO_MANY_PAGES.")
+    max_document_characters: int = Field(
+        64_000_000, ge=1, description="A document with more text is refused as TOO_MUCH_TEXT."
+    )
+    max_unpacked_mib: int = Field(
+        400, ge=1, description="What is larger when unpacked, in MiB, is refused as UNPACKS_TOO_LARGE."
+    )
+    max_compression_ratio: int = Field(
+        200, ge=2, description="A large part compressed further is refused as COMPRESSED_TOO_FAR."
+    )
+    max_archive_entries: int = Field(
+        20_000, ge=1, description="An office file or book of more parts is refused as TOO_MANY_PARTS."
+    )
+    max_nesting_depth: int = Field(
+        200, ge=10, le=300, description="XML, JSON or e-mail nested deeper is refused as TOO_DEEP."
+    )
+    parse_seconds: float = Field(
+        60, gt=0, description="Wall-clock limit of parsing one document; beyond it PARSE_TIMEOUT."
+    )
+    parse_memory_mib: int = Field(
+        1024, ge=64, description="Address space of the parsing child, in MiB; beyond it PARSE_MEMORY."
+    )
     max_receives: int = Field(5, ge=1, description="Deliveries of a queue message, as its redrive policy says.")
     top_k: int = Field(20, ge=1, le=300, description="Candidates that diversity and reranking choose from.")
     rerank_top_k: int = Field(10, ge=1, le=100, description="Passages that an answer is based on.")

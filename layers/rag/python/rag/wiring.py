@@ -219,9 +219,18 @@ def maintenance_queue() -> Queue:
 
 @cache
 def parser() -> Parser:
+    from rag.limits import MEBIBYTE, Limits  # noqa: PLC0415
     from rag.parser import Parser  # noqa: PLC0415
 
-    return Parser(wall_seconds=settings().parse_seconds, memory_mebibytes=settings().parse_memory_mib)
+    limits = Limits(
+        characters=settings().max_document_characters,
+        pages=settings().max_document_pages,
+        archive_entries=settings().max_archive_entries,
+        unpacked_bytes=settings().max_unpacked_mib * MEBIBYTE,
+        compression_ratio=settings().max_compression_ratio,
+        nesting_depth=settings().max_nesting_depth,
+    )
+    return Parser(wall_seconds=settings().parse_seconds, memory_mebibytes=settings().parse_memory_mib, limits=limits)
 
 
 @cache

@@ -11,6 +11,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rag import limits as limiting
 from rag.errors import DocumentError
 from rag.parsing import (
     book,
@@ -31,23 +32,28 @@ from rag.types import Parsed, Section
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rag.limits import Limits
     from rag.parsing.outline import Block
 
-MAX_CHARACTERS = 64_000_000
+    _Reader = Callable[[bytes, Limits], tuple[str | None, list[Section]]]
+
 _WORD = re.compile(r"[^\W_]")
 _PICTURES_ONLY = "No text was found in the document; if it is scanned, run text recognition (OCR) on it first."
 
 
-def parse(data: bytes, name: str, *, max_characters: int = MAX_CHARACTERS) -> Parsed:
+def parse(data: bytes, name: str, limits: Limits = limiting.USUAL) -> Parsed:
     """The clean text of a file, in sections; `name` only tells plain-text formats apart.
 
-    Raises DocumentError: EMPTY, NO_TEXT, ENCRYPTED, CORRUPT, UNSUPPORTED, TOO_LARGE; each says why to the owner.
+    DocumentError says why to its owner: EMPTY, NO_TEXT, ENCRYPTED, CORRUPT, UNSUPPORTED or a limit's code.
     """
-    media_type = sniffing.media_type(data, name)
-    title, sections = _READERS[media_type](data)
+    media_type = sniffing.media_type(data, name, limits)
+    try:
+        title, sections = _READERS[media_type](data, limits)
+    except RecursionError as error:
+        raise limiting.too_deep(limits) from error
     cleaned = [_cleaned(section) for section in sections]
     kept = tuple(section for section in cleaned if section.text)
-    _check(kept, media_type, max_characters)
+    _check(kept, media_type, limits)
     return Parsed(media_type=media_type, title=cleaning.clean_line(title), sections=kept)
 
 
@@ -55,47 +61,43 @@ def _cleaned(section: Section) -> Section:
     return replace(section, text=cleaning.clean(section.text), heading=cleaning.clean_line(section.heading))
 
 
-def _check(sections: tuple[Section, ...], media_type: str, max_characters: int) -> None:
+def _check(sections: tuple[Section, ...], media_type: str, limits: Limits) -> None:
     if not any(_WORD.search(section.text) for section in sections):
         if media_type.startswith("text/"):
             raise DocumentError("EMPTY", "The file holds no words.")
         raise DocumentError("NO_TEXT", _PICTURES_ONLY)
-    characters = sum(len(section.text) for section in sections)
-    if characters > max_characters:
-        raise DocumentError(
-            "TOO_LARGE", f"The document holds {characters} characters; at most {max_characters} are indexed."
-        )
+    limiting.refuse_text(sum(len(section.text) for section in sections), limits)
 
 
 def _outlined(
-    read: Callable[[bytes], tuple[str | None, list[Block]]],
-) -> Callable[[bytes], tuple[str | None, list[Section]]]:
-    def outlined(data: bytes) -> tuple[str | None, list[Section]]:
-        title, blocks = read(data)
+    read: Callable[[bytes, Limits], tuple[str | None, list[Block]]],
+) -> _Reader:
+    def outlined(data: bytes, limits: Limits) -> tuple[str | None, list[Section]]:
+        title, blocks = read(data, limits)
         return title or outline.first_heading(blocks), outline.sections(blocks)
 
     return outlined
 
 
-def _untitled(read: Callable[[str], list[Section]]) -> Callable[[bytes], tuple[str | None, list[Section]]]:
-    return lambda data: (None, read(decoding.decode(data)))
+def _untitled(read: Callable[[str], list[Section]]) -> _Reader:
+    return lambda data, _: (None, read(decoding.decode(data)))
 
 
-_READERS: dict[str, Callable[[bytes], tuple[str | None, list[Section]]]] = {
+_READERS: dict[str, _Reader] = {
     sniffing.PDF: extraction.pdf,
     sniffing.DOCX: _outlined(wordprocessing.read),
     sniffing.PPTX: presentation.read,
-    sniffing.XLSX: lambda data: spreadsheet.read(data, sniffing.XLSX),
-    sniffing.ODS: lambda data: spreadsheet.read(data, sniffing.ODS),
-    sniffing.ODT: _outlined(lambda data: extraction.tree(data, sniffing.ODT)),
-    sniffing.RTF: _outlined(lambda data: extraction.tree(data, sniffing.RTF)),
+    sniffing.XLSX: lambda data, limits: spreadsheet.read(data, sniffing.XLSX, limits),
+    sniffing.ODS: lambda data, limits: spreadsheet.read(data, sniffing.ODS, limits),
+    sniffing.ODT: _outlined(lambda data, _: extraction.tree(data, sniffing.ODT)),
+    sniffing.RTF: _outlined(lambda data, _: extraction.tree(data, sniffing.RTF)),
     sniffing.EPUB: book.read,
-    sniffing.HTML: _outlined(markup.read),
+    sniffing.HTML: _outlined(lambda data, _: markup.read(data)),
     sniffing.EMAIL: mail.read,
-    sniffing.MARKDOWN: lambda data: plain.markdown(decoding.decode(data)),
+    sniffing.MARKDOWN: lambda data, _: plain.markdown(decoding.decode(data)),
     sniffing.CSV: _untitled(plain.delimited),
     sniffing.TSV: _untitled(lambda content: plain.delimited(content, "\t")),
-    sniffing.JSON: _untitled(plain.json_document),
+    sniffing.JSON: lambda data, limits: (None, plain.json_document(decoding.decode(data), limits)),
     sniffing.JSON_LINES: _untitled(plain.json_lines),
     sniffing.TEXT: _untitled(plain.text),
 }

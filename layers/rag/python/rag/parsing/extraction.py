@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import kreuzberg
 
+from rag import limits as limiting
 from rag.errors import DocumentError
 from rag.parsing import tables, unwrapping
 from rag.parsing.outline import Block
@@ -15,11 +16,14 @@ from rag.types import Section
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rag.limits import Limits
 
-def pdf(data: bytes) -> tuple[str | None, list[Section]]:
+
+def pdf(data: bytes, limits: Limits) -> tuple[str | None, list[Section]]:
     """The PDF's title and a section per page that has text (1-based), its lines joined to paragraphs."""
     # Elements rather than pages: only they keep pdfium's mark where a hyphen broke a word at a line's end.
     result = _extracted(data, "application/pdf", result_format="element_based")
+    limiting.refuse_pages(result.get_page_count(), limits)
     texts: dict[int, list[str]] = defaultdict(list)
     for element in result.elements or []:
         if element["element_type"] != "page_break":

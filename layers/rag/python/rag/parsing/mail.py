@@ -5,23 +5,27 @@ from __future__ import annotations
 import email
 from email.errors import HeaderParseError
 from email.header import decode_header
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rag import limits as limiting
 from rag.errors import DocumentError
 from rag.parsing import decoding, markup, outline, unwrapping
 from rag.parsing.outline import Block
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from email.message import Message
 
+    from rag.limits import Limits
     from rag.types import Section
 
 _HEADERS = ("Subject", "From", "To", "Cc", "Date")
 
 
-def read(data: bytes) -> tuple[str | None, list[Section]]:
+def read(data: bytes, limits: Limits) -> tuple[str | None, list[Section]]:
     """The subject, and sections: headers with the body, then each text attachment under its file name."""
     message = email.message_from_bytes(decoding.decode(data).encode() if _is_wide(data) else data)
+    limiting.refuse_depth([message], _within, limits)
     if message.get_content_type() in {"multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"}:
         raise DocumentError("ENCRYPTED", "The message's body is encrypted; save it decrypted and upload that.")
     headers = "\n".join(f"{name}: {value}" for name in _HEADERS if (value := _header(message, name)))
@@ -32,6 +36,11 @@ def read(data: bytes) -> tuple[str | None, list[Section]]:
 
 def _is_wide(data: bytes) -> bool:
     return data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:64].count(0) > 8
+
+
+def _within(part: Message) -> Iterable[Message]:
+    payload: Any = part.get_payload()
+    return payload if part.is_multipart() else ()
 
 
 def _parts(message: Message) -> tuple[list[Message], list[Message]]:

@@ -6,12 +6,15 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from rag import limits as limiting
 from rag.parsing import outline, tables, unwrapping
 from rag.parsing.outline import Block
 from rag.types import Section
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from rag.limits import Limits
 
 _FENCE = re.compile(r"\s{0,3}(```+|~~~+)")
 _ATX_HEADING = re.compile(r"\s{0,3}(#{1,6})\s+(.*?)\s*#*\s*\Z")
@@ -31,9 +34,10 @@ def delimited(content: str, delimiter: str | None = None) -> list[Section]:
     return [Section(text="\n".join(tables.lines(tables.delimited_rows(content, delimiter), likely_headed=True)))]
 
 
-def json_document(content: str) -> list[Section]:
-    """JSON: a paragraph per element of the outermost list, a line "path: value" per leaf."""
+def json_document(content: str, limits: Limits) -> list[Section]:
+    """JSON: a paragraph per element of the outermost list, a line "path: value" per leaf; TOO_DEEP beyond the limit."""
     value = json.loads(content)
+    limiting.refuse_depth([value], _within, limits)
     elements = value if isinstance(value, list) else [value]
     return [Section(text="\n\n".join("\n".join(_leaves(element)) for element in elements))]
 
@@ -59,8 +63,11 @@ def _json_line(line: str) -> str:
         return line
 
 
+def _within(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
 def _leaves(value: Any, path: str = "") -> Iterator[str]:
-    """No deeper than `json.loads`, which raises RecursionError first."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _leaves(item, f"{path}.{key}" if path else key)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
-from rag.parsing import archives, outline, tables
+from rag import limits as limiting
+from rag.parsing import outline, tables
+from rag.parsing.archives import Archive
 from rag.parsing.outline import Block
 from rag.parsing.wordprocessing import document_title
 
 if TYPE_CHECKING:
-    import zipfile
     from collections.abc import Iterator
     from xml.etree.ElementTree import Element
 
+    from rag.limits import Limits
     from rag.types import Section
 
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
@@ -30,22 +32,24 @@ _TITLES = frozenset(("title", "ctrTitle"))
 _FURNITURE = frozenset(("dt", "ftr", "sldNum", "hdr", "sldImg"))
 
 
-def read(data: bytes) -> tuple[str | None, list[Section]]:
+def read(data: bytes, limits: Limits) -> tuple[str | None, list[Section]]:
     """The title from the presentation's properties, and its slides (page = number of the slide, 1-based)."""
-    archive = archives.opened(data)
-    slides = [outline.sections(_slide(archive, name), page=number) for number, name in enumerate(_slides(archive), 1)]
+    archive = Archive(data, limits)
+    names = _slides(archive)
+    limiting.refuse_pages(len(names), limits)
+    slides = [outline.sections(_slide(archive, name), page=number) for number, name in enumerate(names, 1)]
     return document_title(archive), [section for slide in slides for section in slide]
 
 
-def _slides(archive: zipfile.ZipFile) -> list[str]:
+def _slides(archive: Archive) -> list[str]:
     """The parts of the slides in the order they are shown."""
     main = "ppt/presentation.xml"
     related = _related(archive, main)
     listed = [related.get(entry.get(_R_ID, ""), ("", ""))[1] for entry in _part(archive, main).iter(f"{_P}sldId")]
-    return [name for name in listed if name in archive.namelist()]
+    return [name for name in listed if name in archive.names]
 
 
-def _slide(archive: zipfile.ZipFile, name: str) -> Iterator[Block]:
+def _slide(archive: Archive, name: str) -> Iterator[Block]:
     slide = _part(archive, name)
     shapes = list(_shapes(slide))
     yield from (
@@ -55,7 +59,7 @@ def _slide(archive: zipfile.ZipFile, name: str) -> Iterator[Block]:
         if _placeholder(shape) not in _TITLES | _FURNITURE:
             yield from _shape(shape)
     for kind, part in _related(archive, name).values():
-        if kind in {"chart", "diagramData", "notesSlide"} and part in archive.namelist():
+        if kind in {"chart", "diagramData", "notesSlide"} and part in archive.names:
             yield from _attached(kind, _part(archive, part))
 
 
@@ -121,10 +125,10 @@ def _joined(element: Element, separator: str) -> str:
     return separator.join(_paragraphs(element))
 
 
-def _related(archive: zipfile.ZipFile, name: str) -> dict[str, tuple[str, str]]:
+def _related(archive: Archive, name: str) -> dict[str, tuple[str, str]]:
     """Relationship id → (kind, part) of one part."""
     folder, file = posixpath.split(name)
-    relations = archives.part(archive, f"{folder}/_rels/{file}.rels")
+    relations = archive.part(f"{folder}/_rels/{file}.rels")
     if not relations:
         return {}
     return {
@@ -132,7 +136,7 @@ def _related(archive: zipfile.ZipFile, name: str) -> dict[str, tuple[str, str]]:
             relation.get("Type", "").rsplit("/", 1)[-1],
             _resolved(folder, relation.get("Target", "")),
         )
-        for relation in archives.xml(relations, f"{file}.rels")
+        for relation in archive.xml(f"{file}.rels", relations)
     }
 
 
@@ -140,8 +144,8 @@ def _resolved(folder: str, target: str) -> str:
     return target.lstrip("/") if target.startswith("/") else posixpath.normpath(posixpath.join(folder, target))
 
 
-def _part(archive: zipfile.ZipFile, name: str) -> Element:
-    data = archives.part(archive, name)
+def _part(archive: Archive, name: str) -> Element:
+    data = archive.part(name)
     for strict, transitional in _STRICT:
         data = data.replace(strict, transitional)
-    return archives.xml(data, name)
+    return archive.xml(name, data)

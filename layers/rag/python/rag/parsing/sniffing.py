@@ -8,10 +8,11 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from rag.errors import DocumentError
-from rag.parsing import archives, decoding
+from rag.parsing import decoding
+from rag.parsing.archives import Archive
 
 if TYPE_CHECKING:
-    import zipfile
+    from rag.limits import Limits
 
 PDF = "application/pdf"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -55,14 +56,14 @@ _HEADER_LINE = re.compile(
 _HEADER_LINES = 3
 
 
-def media_type(data: bytes, name: str) -> str:
-    """The media type of one of the formats that are read; EMPTY, ENCRYPTED, CORRUPT or UNSUPPORTED otherwise."""
+def media_type(data: bytes, name: str, limits: Limits) -> str:
+    """The media type of one of the formats that are read; EMPTY, ENCRYPTED, CORRUPT, UNSUPPORTED or beyond a limit."""
     if not data.strip(b"\0\t\n\v\f\r \xef\xbb\xbf\xff\xfe"):
         raise DocumentError("EMPTY", "The file is empty." if not data else "The file holds nothing but white space.")
     if b"%PDF-" in data[:1024]:
         return PDF
     if data.startswith(b"PK\x03\x04"):
-        return _container(data)
+        return _container(Archive(data, limits))
     if data.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
         raise _compound_file(data)
     if data.lstrip().startswith(b"{\\rtf"):
@@ -70,16 +71,15 @@ def media_type(data: bytes, name: str) -> str:
     return _textual(data, PurePosixPath(name).suffix.lower())
 
 
-def _container(data: bytes) -> str:
-    archive = archives.opened(data)
-    names = set(archive.namelist())
+def _container(archive: Archive) -> str:
+    names = set(archive.names)
     if "[Content_Types].xml" in names:
-        content_types = archives.part(archive, "[Content_Types].xml")
+        content_types = archive.part("[Content_Types].xml")
         for mark, found in ((b"wordprocessingml", DOCX), (b"presentationml", PPTX), (b"spreadsheetml", XLSX)):
             if mark + b"." in content_types and any(name.startswith(_FOLDER[found]) for name in names):
-                archives.refuse_entities(archive)
+                archive.refuse_entities()
                 return found
-    declared = archives.part(archive, "mimetype").strip().decode("ascii", "replace")
+    declared = archive.part("mimetype").strip().decode("ascii", "replace")
     if declared in {ODT, ODS}:
         return _open_document(archive, declared)
     if declared == EPUB or "META-INF/container.xml" in names:
@@ -90,9 +90,9 @@ def _container(data: bytes) -> str:
 _FOLDER = {DOCX: "word/", PPTX: "ppt/", XLSX: "xl/"}
 
 
-def _open_document(archive: zipfile.ZipFile, declared: str) -> str:
-    archives.refuse_entities(archive)
-    if b"encryption-data" in archives.part(archive, "META-INF/manifest.xml"):
+def _open_document(archive: Archive, declared: str) -> str:
+    archive.refuse_entities()
+    if b"encryption-data" in archive.part("META-INF/manifest.xml"):
         raise DocumentError("ENCRYPTED", "The document is encrypted; upload a copy without a password.")
     return declared
 
@@ -140,6 +140,8 @@ def _is_email(text: str) -> bool:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except (ValueError, RecursionError):
+    except ValueError:
         return False
+    except RecursionError:  # and whether it ends well is not worth finding out
+        return True
     return True

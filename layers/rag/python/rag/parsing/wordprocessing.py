@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from rag.parsing import archives, tables
+from rag.parsing import tables
+from rag.parsing.archives import Archive
 from rag.parsing.outline import Block
 
 if TYPE_CHECKING:
-    import zipfile
     from collections.abc import Iterator
     from xml.etree.ElementTree import Element
+
+    from rag.limits import Limits
 
 _STRICT = b"http://purl.oclc.org/ooxml/wordprocessingml/main"
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -23,37 +25,37 @@ _HEADING_STYLE = re.compile(r"heading\s*([1-9])\Z", re.IGNORECASE)
 _FURTHER_PARTS = re.compile(r"word/(?:footnotes|endnotes|comments|header\d*|footer\d*)\.xml\Z")
 
 
-def read(data: bytes) -> tuple[str | None, list[Block]]:
+def read(data: bytes, limits: Limits) -> tuple[str | None, list[Block]]:
     """The title from the document's properties, and its blocks."""
-    archive = archives.opened(data)
+    archive = Archive(data, limits)
     levels = _heading_levels(archive)
     document = _part(archive, _main_part(archive))
     blocks = list(_blocks(document, levels))
-    for name in sorted(filter(_FURTHER_PARTS.match, archive.namelist())):
+    for name in sorted(filter(_FURTHER_PARTS.match, archive.names)):
         blocks += _blocks(_part(archive, name), levels)
     return document_title(archive), blocks
 
 
-def document_title(archive: zipfile.ZipFile) -> str | None:
+def document_title(archive: Archive) -> str | None:
     """The title in an Office file's properties."""
-    properties = archives.part(archive, "docProps/core.xml")
+    properties = archive.part("docProps/core.xml")
     if not properties:
         return None
-    return archives.xml(properties, "docProps/core.xml").findtext("{http://purl.org/dc/elements/1.1/}title")
+    return archive.xml("docProps/core.xml", properties).findtext("{http://purl.org/dc/elements/1.1/}title")
 
 
-def _main_part(archive: zipfile.ZipFile) -> str:
-    candidates = [name for name in archive.namelist() if re.fullmatch(r"word/document\d*\.xml", name)]
+def _main_part(archive: Archive) -> str:
+    candidates = [name for name in archive.names if re.fullmatch(r"word/document\d*\.xml", name)]
     return candidates[0] if candidates else "word/document.xml"
 
 
-def _part(archive: zipfile.ZipFile, name: str) -> Element:
-    return archives.xml(archives.part(archive, name).replace(_STRICT, _W[1:-1].encode()), name)
+def _part(archive: Archive, name: str) -> Element:
+    return archive.xml(name, archive.part(name).replace(_STRICT, _W[1:-1].encode()))
 
 
-def _heading_levels(archive: zipfile.ZipFile) -> dict[str, int]:
+def _heading_levels(archive: Archive) -> dict[str, int]:
     """Style id → heading level, by the style's outline level or by its name, also through the style it is based on."""
-    if "word/styles.xml" not in archive.namelist():
+    if "word/styles.xml" not in archive.names:
         return {}
     styles = {style.get(f"{_W}styleId", ""): style for style in _part(archive, "word/styles.xml").iter(f"{_W}style")}
     return {name: level for name in styles if (level := _style_level(name, styles))}
