@@ -262,13 +262,15 @@ def indexed(
     """Everything that search needs of a chunk."""
     content_hash = chunk.content_hash
     counts = lexical.analyse(chunk.text, collection.language)
+    lexemes = sorted(counts)
+    weights = lexical.saturation(counts.values(), collection.average_length)
     return IndexedChunk(
         id=chunk_id(document_id, chunk.position, content_hash),
         chunk=chunk,
         content_hash=content_hash,
         embedding=vectors[content_hash],
-        lexical=lexical.weigh(counts, collection.average_length),
-        lexemes=sorted(counts),
+        lexemes=lexemes,
+        weights=[weights[counts[lexeme]] for lexeme in lexemes],
         lexeme_count=counts.total(),
     )
 

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache, lru_cache
 from hashlib import blake2b
 from itertools import chain
+from typing import TypeVar
 
 import Stemmer
 
 from rag.stopwords import STOP_WORDS
+
+T = TypeVar("T")
 
 K1 = 1.2
 B = 0.75
@@ -31,7 +35,7 @@ DRIFTED_CHUNKS = 64
 DIMENSIONS = 1_000_000_000  # of the widest sparsevec that pgvector has
 _LONGEST_TERM = 64
 _LONGEST_REMEMBERED = 24
-_MOST_REMEMBERED = 65_536
+_MOST_REMEMBERED = 65_536  # terms, and twice as many ways to write them: with a capital, before a comma, …
 
 # Scripts that write no spaces between words: kana, Han, Hangul; Thai, Lao, Myanmar, Khmer.
 _UNSPACED = (
@@ -47,6 +51,7 @@ _JOINER = r"(?:[-\u2010./:@]|_+|(?<=\d),(?=\d))"
 _TOKEN = rf"{_WORD}(?:{_JOINER}{_WORD})*(?:\+\+|\#)?|[{_UNSPACED}]+"
 _ASCII_WORD = r"[a-z0-9]+"
 _ASCII_TOKEN = rf"{_ASCII_WORD}(?:{_JOINER}{_ASCII_WORD})*(?:\+\+|\#)?"
+_NO_ONE_TERM = 0
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
 # What people leave out when they type.
 _ACCENT = re.compile(f"[\u0300-\u036f{_POINT}]")
@@ -64,7 +69,11 @@ def analyse(text: str, language: str) -> Counter[int]:
     """
     if not text.isascii():
         text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
-    return Counter(chain.from_iterable(map(_terms(language).__getitem__, text.casefold().split())))
+    pieces, terms = text.casefold().split(), _terms(language)
+    counts = Counter(map(terms.__getitem__, pieces))
+    if counts.pop(_NO_ONE_TERM, 0):
+        counts.update(chain.from_iterable(terms.every(piece) for piece in pieces if terms[piece] == _NO_ONE_TERM))
+    return counts
 
 
 def ask(text: str, language: str) -> Counter[int]:
@@ -76,9 +85,14 @@ def ask(text: str, language: str) -> Counter[int]:
 
 def weigh(counts: Mapping[int, int], average_length: float = AVERAGE_LENGTH) -> dict[int, float]:
     """Return the part of BM25 that the chunk decides: term id → saturated, length-normalised frequency in (0, 2.2)."""
-    norm = K1 * (1 - B + B * sum(counts.values()) / average_length)
-    weights = {count: count * (K1 + 1) / (count + norm) for count in set(counts.values())}
+    weights = saturation(counts.values(), average_length)
     return {term: weights[count] for term, count in counts.items()}
+
+
+def saturation(frequencies: Collection[int], average_length: float = AVERAGE_LENGTH) -> dict[int, float]:
+    """Return frequency of a term → its weight in a chunk, of whose terms these are the `frequencies`."""
+    norm = K1 * (1 - B + B * sum(frequencies) / average_length)
+    return {count: count * (K1 + 1) / (count + norm) for count in set(frequencies)}
 
 
 def reweigh(weights: Mapping[int, float], length: int, before: float, after: float) -> dict[int, float]:
@@ -123,22 +137,40 @@ def idf(document_frequency: int, chunk_count: int) -> float:
     return math.log(1 + (chunk_count - frequency + 0.5) / (frequency + 0.5))
 
 
-class _Terms(dict[str, tuple[int, ...]]):
-    """What stands between two blanks → its terms, which no token reaches beyond: most is seen again and again."""
+class _Terms(dict[str, int]):
+    """What stands between two blanks → its term, `_NO_ONE_TERM` where it has another number of them.
+
+    No token reaches beyond a blank, and most pieces are seen again and again.
+    """
 
     def __init__(self, language: str) -> None:
         super().__init__()
         self._language = language
+        self._every: dict[str, tuple[int, ...]] = {}
 
-    def __missing__(self, piece: str) -> tuple[int, ...]:
+    def __missing__(self, piece: str) -> int:
+        terms = self.every(piece)
+        term = terms[0] if len(terms) == 1 else _NO_ONE_TERM
+        _remember(self, piece, term, 2 * _MOST_REMEMBERED)
+        return term
+
+    def every(self, piece: str) -> tuple[int, ...]:
+        known = self._every.get(piece)
+        if known is not None:
+            return known
         lexemes = chain.from_iterable(map(_lexemes, _tokens(piece)))
         terms = tuple(_term(lexeme, self._language) for lexeme in lexemes)
-        # A run without blanks is hardly ever seen again, and may be long.
-        if len(piece) <= _LONGEST_REMEMBERED:
-            if len(self) >= _MOST_REMEMBERED:
-                self.clear()
-            self[piece] = terms
+        if len(terms) != 1:
+            _remember(self._every, piece, terms, _MOST_REMEMBERED)
         return terms
+
+
+def _remember(known: dict[str, T], piece: str, value: T, most: int) -> None:
+    # A run without blanks is hardly ever seen again, and may be long.
+    if len(piece) <= _LONGEST_REMEMBERED:
+        if len(known) >= most:
+            known.clear()
+        known[piece] = value
 
 
 def _tokens(text: str) -> list[str]:
@@ -181,12 +213,22 @@ def _term(lexeme: str, language: str) -> int:
 
 
 def _stem(word: str, language: str) -> str:
-    return word if language in UNSTEMMED else str(_stemmer(language).stemWord(word))
+    return word if language in UNSTEMMED else str(_stemmers.of(language).stemWord(word))
 
 
-@lru_cache
-def _stemmer(language: str) -> Stemmer.Stemmer:
-    return Stemmer.Stemmer(language)
+class _Stemmers(threading.local):
+    """Of one thread: a stemmer is none that several may use."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Stemmer.Stemmer] = {}
+
+    def of(self, language: str) -> Stemmer.Stemmer:
+        if language not in self._made:
+            self._made[language] = Stemmer.Stemmer(language)
+        return self._made[language]
+
+
+_stemmers = _Stemmers()
 
 
 def _fold(word: str) -> str:

@@ -134,14 +134,14 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class IndexedChunk:
-    """A chunk with everything that search needs of it; `lexical` is lexeme id → BM25 weight."""
+    """A chunk with everything that search needs of it: its lexemes in their order, and the BM25 weight of each."""
 
     id: uuid.UUID
     chunk: Chunk
     content_hash: bytes
     embedding: Vector
-    lexical: dict[int, float]
     lexemes: list[int]
+    weights: list[float]
     lexeme_count: int
 
 

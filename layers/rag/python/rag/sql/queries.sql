@@ -192,7 +192,7 @@ with given as materialized (
   select * from unnest(
     %(ids)s::uuid[], %(positions)s::int[], %(pages)s::int[], %(headings)s::text[], %(contents)s::text[],
     %(content_hashes)s::bytea[], %(tokens)s::int[], %(lexicals)s::sparsevec[], %(firsts)s::int[], %(lasts)s::int[],
-    %(lexeme_counts)s::int[], %(embeddings)s::halfvec[]
+    %(lexeme_counts)s::int[], %(embeddings)s::vector[]
   ) as given (
     id, position, page, heading, content, content_hash, tokens, lexical, first, last, lexeme_count, embedding
   )
@@ -209,7 +209,7 @@ insert into embeddings (tenant_id, space_id, chunk_id, collection_id, document_i
 select %(tenant)s, %(space)s, id, %(collection)s, %(document)s, %(dimensions)s, embedding from given
 
 -- vector_types --
-select 'halfvec'::regtype::oid, 'sparsevec'::regtype::oid
+select 'vector'::regtype::oid, 'sparsevec'::regtype::oid
 
 -- known_embeddings --
 -- Vectors already paid for: of the document's version before, and of an attempt that did not end.
@@ -223,7 +223,7 @@ where tenant_id = %(tenant)s and document_id = %(document)s and space_id = %(spa
 -- keep_embeddings --
 insert into pending_embeddings (tenant_id, document_id, space_id, content_hash, embedding)
 select %(tenant)s, %(document)s, %(space)s, content_hash, embedding
-from unnest(%(content_hashes)s::bytea[], %(embeddings)s::halfvec[]) as given (content_hash, embedding)
+from unnest(%(content_hashes)s::bytea[], %(embeddings)s::vector[]) as given (content_hash, embedding)
 on conflict do nothing
 
 -- delete_document --

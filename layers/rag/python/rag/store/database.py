@@ -27,7 +27,7 @@ _ENDED = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
 # What a new connection may mend: the second is a server that is no longer the primary.
 _LOST = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 
-_VECTORS = ("halfvec", "sparsevec")
+_VECTORS = ("vector", "sparsevec")
 
 
 class _LostError(UnavailableError):
@@ -86,12 +86,12 @@ class Transaction:
             cursor.executemany(statement(name), [{"tenant": self.tenant_id, **row} for row in rows])
 
     def vector_types(self) -> tuple[int, int]:
-        """The oids of halfvec and sparsevec, which differ from one database to the next."""
+        """The oids of vector and sparsevec, which differ from one database to the next."""
         known = self._connection.adapters.types
         for name, oid in () if known.get("sparsevec") else zip(_VECTORS, self.rows("vector_types")[0], strict=True):
             known.add(TypeInfo(name, oid, 0))
-        halfvec, sparsevec = (known[name].oid for name in _VECTORS)
-        return halfvec, sparsevec
+        vector, sparsevec = (known[name].oid for name in _VECTORS)
+        return vector, sparsevec
 
     def _cursor(self, *, binary: bool = False) -> psycopg.Cursor[Row]:
         if self._begin is not None:

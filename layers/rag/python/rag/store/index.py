@@ -97,13 +97,13 @@ class IndexStore:
         """Checkpoint vectors of a document that is not complete yet."""
 
         def work(transaction: Transaction) -> None:
-            halfvec, _ = transaction.vector_types()
+            vector, _ = transaction.vector_types()
             transaction.run(
                 "keep_embeddings",
                 document=location.document_id,
                 space=collection.space_id,
                 content_hashes=binary.column(binary.BYTES, vectors),
-                embeddings=binary.column(halfvec, map(binary.half_vector, vectors.values())),
+                embeddings=binary.column(vector, map(binary.single_vector, vectors.values())),
             )
 
         self.database.write(location.tenant_id, work)

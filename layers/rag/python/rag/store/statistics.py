@@ -55,13 +55,15 @@ def changed(blocks: Sequence[Block], changes: Mapping[int, int]) -> Iterator[Blo
         counts = dict(zip(block.lexemes, block.frequencies, strict=True))
         for lexeme in order[start:end]:
             counts[lexeme] = counts.get(lexeme, 0) + changes[lexeme]
+        if len(counts) > len(block.lexemes):
+            counts = dict(sorted(counts.items()))
         if 0 in counts.values():
             counts = {lexeme: count for lexeme, count in counts.items() if count}
-        yield from _pieces(block.first, sorted(counts), counts)
+        yield from _pieces(block.first, list(counts), list(counts.values()))
 
 
-def _pieces(first: int, lexemes: Sequence[int], counts: Mapping[int, int]) -> Iterator[Block]:
+def _pieces(first: int, lexemes: Sequence[int], frequencies: Sequence[int]) -> Iterator[Block]:
     size = LEXEMES_PER_BLOCK if len(lexemes) <= LEXEMES_PER_BLOCK else LEXEMES_PER_BLOCK // 2
     for start in range(0, max(len(lexemes), 1), size):
         some = lexemes[start : start + size]
-        yield Block(some[0] if start else first, some, list(map(counts.__getitem__, some)))
+        yield Block(some[0] if start else first, some, frequencies[start : start + size])

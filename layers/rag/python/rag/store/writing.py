@@ -116,10 +116,10 @@ def insert(
     return counts
 
 
-def _columns(indexed: Sequence[IndexedChunk], halfvec: int, sparsevec: int) -> dict[str, binary.Binary]:
+def _columns(indexed: Sequence[IndexedChunk], vector: int, sparsevec: int) -> dict[str, binary.Binary]:
     chunks = [one.chunk for one in indexed]
     lasts = list(accumulate(len(one.lexemes) for one in indexed))
-    weights = (binary.sparse_vector(one.lexemes, map(one.lexical.__getitem__, one.lexemes)) for one in indexed)
+    weights = (binary.sparse_vector(one.lexemes, one.weights) for one in indexed)
     return {
         "ids": binary.column(binary.UUID, (one.id.bytes for one in indexed)),
         "positions": binary.integers(chunk.position for chunk in chunks),
@@ -133,7 +133,7 @@ def _columns(indexed: Sequence[IndexedChunk], halfvec: int, sparsevec: int) -> d
         "firsts": binary.integers([1, *(last + 1 for last in lasts[:-1])]),
         "lasts": binary.integers(lasts),
         "lexeme_counts": binary.integers(one.lexeme_count for one in indexed),
-        "embeddings": binary.column(halfvec, (binary.half_vector(one.embedding) for one in indexed)),
+        "embeddings": binary.column(vector, (binary.single_vector(one.embedding) for one in indexed)),
     }
 
 
@@ -170,9 +170,11 @@ def record(
 
 
 def _changes(before: Counter[int], after: Counter[int]) -> Iterator[bytes]:
-    changes = Counter(after)
-    changes.subtract(before)
-    lexemes = sorted(lexeme for lexeme, change in changes.items() if change) if before else sorted(after)
+    changes = after
+    if before:
+        changes = Counter(after)
+        changes.subtract(before)
+    lexemes = sorted(lexeme for lexeme, change in changes.items() if change)
     for some in _parts(lexemes, LEXEMES_PER_ROW):
         yield binary.sparse_vector(some, map(changes.__getitem__, some))
 
