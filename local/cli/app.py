@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from local.cli import ask, conversations, cost, demo, documents, evaluate, put, status, tenants, up
+from local.cli import ask, conversations, cost, demo, documents, evaluate, put, redrive, status, tenants, up
 from local.cli.connection import Wanted
 from local.cli.remote import ApiKey, AsJson, Data, Given, Url
 
@@ -56,6 +56,7 @@ _add("search", ask.search, ask.SEARCH_EPILOG)
 _add("documents", documents.documents, documents.DOCUMENTS_EPILOG)
 _add("delete", documents.delete, documents.DELETE_EPILOG)
 _add("retry", documents.retry, documents.RETRY_EPILOG)
+_add("redrive", redrive.redrive, redrive.EPILOG)
 _add("conversations", conversations.conversations, conversations.CONVERSATIONS_EPILOG)
 _add("collections", documents.collections, documents.COLLECTIONS_EPILOG)
 _add("eval", evaluate.evaluate, evaluate.EPILOG)
