@@ -120,23 +120,27 @@ def wake_maintenance() -> None:
 
 def ingest(location: Location, deadline: Deadline, *, last_delivery: bool) -> ingestion.Outcome:
     settings = wiring.settings()
-    return ingestion.ingest(
-        location,
-        bucket=wiring.bucket(),
-        parser=wiring.parser(),
-        embedder=wiring.llm(),
-        store=wiring.index_store(),
-        count_tokens=wiring.count_tokens(),
-        limits=ingestion.Limits(
-            document_bytes=settings.max_document_bytes,
-            chunk_tokens=settings.chunk_tokens,
-            chunk_max_tokens=settings.chunk_max_tokens,
-            batch_size=settings.batch_size,
-            least_seconds=settings.parse_seconds + ingestion.RESERVE_SECONDS,
-        ),
-        deadline=deadline,
-        last_delivery=last_delivery,
-    )
+    model = wiring.model()
+    try:
+        return ingestion.ingest(
+            location,
+            bucket=wiring.bucket(),
+            parser=wiring.parser(),
+            embedder=model,
+            store=wiring.index_store(),
+            count_tokens=wiring.count_tokens(),
+            limits=ingestion.Limits(
+                document_bytes=settings.max_document_bytes,
+                chunk_tokens=settings.chunk_tokens,
+                chunk_max_tokens=settings.chunk_max_tokens,
+                batch_size=settings.batch_size,
+                least_seconds=settings.parse_seconds + ingestion.RESERVE_SECONDS,
+            ),
+            deadline=deadline,
+            last_delivery=last_delivery,
+        )
+    finally:
+        telemetry.count_usage(metrics, model.used)
 
 
 def retry(record: JSON, failures: dict[Named | None, Exception], *, last_delivery: bool) -> None:

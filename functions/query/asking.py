@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
 
@@ -15,8 +16,9 @@ from functions.query import problems, questions
 from functions.query.callers import Reader, Until, deadline_within
 from functions.query.event_stream import EventStream, Work, event
 from functions.query.telemetry import metrics
-from rag import answering, conversing, explaining, searching, tokens, wiring
+from rag import answering, conversing, explaining, searching, telemetry, tokens, wiring
 from rag.deadline import Deadline
+from rag.metering import Metered
 from rag.types import Caller, Hit
 
 router = APIRouter()
@@ -75,10 +77,11 @@ def _respond(
     listener: answering.Listener | None,
 ) -> questions.QueryResponse:
     asked = _question(who, body.question, body, body.wanted)
-    if body.conversation or body.conversation_id:
-        turn = _converse(who, asked, body, until, listener)
-    else:
-        turn = conversing.Turn(None, None, _answer(asked, body, until, listener), {})
+    with _model() as model:
+        if body.conversation or body.conversation_id:
+            turn = _converse(who, asked, body, until, listener, model)
+        else:
+            turn = conversing.Turn(None, None, _answer(asked, body, until, listener, model), {})
     found = turn.reply.answer
     response = questions.QueryResponse.of(body.question, found, problems.request_id(request))
     response.rewritten_question = turn.rewritten
@@ -96,14 +99,15 @@ async def search(
 ) -> questions.SearchResponse:
     """Return the passages that fit a query best."""
     asked = _question(who, body.query, body, body.top_k)
-    found = searching.search(
-        asked,
-        llm=wiring.llm(),
-        store=wiring.search_store(),
-        cache=wiring.answer_cache(),
-        deadline=until,
-        reranker=wiring.reranker() if asked.stages.rerank else None,
-    )
+    with _model() as model:
+        found = searching.search(
+            asked,
+            llm=model,
+            store=wiring.search_store(),
+            cache=wiring.answer_cache(),
+            deadline=until,
+            reranker=wiring.reranker(model) if asked.stages.rerank else None,
+        )
     _measure("Search", found.timings_ms)
     return questions.SearchResponse(
         hits=[questions.HitBody.of(hit) for hit in found.hits],
@@ -149,19 +153,33 @@ def _question(who: Caller, text: str, body: questions.Options, top_k: int) -> se
     )
 
 
+@contextmanager
+def _model() -> Iterator[Metered]:
+    """The model for this request; what it came to is counted whatever the request comes to."""
+    model = wiring.model()
+    try:
+        yield model
+    finally:
+        telemetry.count_usage(metrics, model.used)
+
+
 def _answer(
-    question: searching.Question, body: questions.QueryRequest, until: Deadline, listener: answering.Listener | None
+    question: searching.Question,
+    body: questions.QueryRequest,
+    until: Deadline,
+    listener: answering.Listener | None,
+    model: Metered,
 ) -> answering.Reply:
     settings = wiring.settings()
     return answering.answer(
         question,
-        llm=wiring.llm(),
+        llm=model,
         store=wiring.search_store(),
         cache=wiring.answer_cache(),
         count_tokens=tokens.tokenizer(None),
         limits=answering.Limits(settings.rerank_top_k, settings.context_tokens, settings.min_score),
         deadline=until,
-        reranker=wiring.reranker() if question.stages.rerank else None,
+        reranker=wiring.reranker(model) if question.stages.rerank else None,
         style=body.style,
         listener=listener,
     )
@@ -173,13 +191,14 @@ def _converse(
     body: questions.QueryRequest,
     until: Deadline,
     listener: answering.Listener | None,
+    model: Metered,
 ) -> conversing.Turn:
     return conversing.converse(
         question,
         principal=who.principal,
         conversation=body.conversation_id,
-        answer=partial(_answer, body=body, until=until, listener=listener),
-        llm=wiring.llm(),
+        answer=partial(_answer, body=body, until=until, listener=listener, model=model),
+        llm=model,
         store=wiring.conversation_store(),
         cache=wiring.answer_cache(),
         count_tokens=tokens.tokenizer(None),

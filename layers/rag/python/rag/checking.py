@@ -9,10 +9,14 @@ import sys
 from array import array
 from collections.abc import Callable, Iterable
 
-from rag.errors import ModelError
+from rag.errors import DeclinedError, EndlessError, ModelError
 from rag.types import Completion, Vector
 
 _NO_COMPLETION = "the model's answer is not a chat completion"
+_DECLINED = "the model declines to answer"
+# The longest tokens of the vocabularies in use are runs of spaces; a text of more characters than this per token
+# that was allowed is of a server that heeds no limit.
+_CHARACTERS_PER_TOKEN = 32
 
 
 def vectors(response: object, *, count: int, dimensions: int) -> list[Vector]:
@@ -28,16 +32,25 @@ def vectors(response: object, *, count: int, dimensions: int) -> list[Vector]:
         raise ModelError(msg) from error
 
 
-def completion(response: object) -> Completion:
-    """Check what came back: a message with text in it."""
+def prompt_tokens(response: object) -> int:
+    """Return how many tokens the model says that it was sent; 0 when it does not say."""
+    return _count(getattr(getattr(response, "usage", None), "prompt_tokens", 0))
+
+
+def completion(response: object, *, most_tokens: int) -> Completion:
+    """Check what came back: a message with text in it, and no more of it than was asked for."""
     try:
-        text = response.choices[0].message.content  # type: ignore[attr-defined]
-        return _completion(_storable(text), response.model, getattr(response, "usage", None))  # type: ignore[attr-defined]
+        choice = response.choices[0]  # type: ignore[attr-defined]
+        if choice.finish_reason == "content_filter" or getattr(choice.message, "refusal", None):
+            raise DeclinedError(_DECLINED)
+        text = _storable(choice.message.content)
+        _refuse_endless(text, most_tokens)
+        return _completion(text, response.model, getattr(response, "usage", None))  # type: ignore[attr-defined]
     except (AttributeError, IndexError, TypeError) as error:
         raise ModelError(_NO_COMPLETION) from error
 
 
-def spoken(chunks: Iterable[object], hear: Callable[[str], None]) -> Completion:
+def spoken(chunks: Iterable[object], hear: Callable[[str], None], *, most_tokens: int) -> Completion:
     """Put a completion together that comes in chunks, and pass on each piece of its text; one that breaks off is none.
 
     It is whole when the model has said why it ended; the usage comes after that, if at all.
@@ -48,9 +61,12 @@ def spoken(chunks: Iterable[object], hear: Callable[[str], None]) -> Completion:
             model = chunk.model or model  # type: ignore[attr-defined]
             usage = getattr(chunk, "usage", None) or usage
             for choice in chunk.choices[:1]:  # type: ignore[attr-defined]
+                if choice.finish_reason == "content_filter" or getattr(choice.delta, "refusal", None):
+                    raise DeclinedError(_DECLINED)
                 piece = _storable(choice.delta.content or "")
                 ended = ended or choice.finish_reason is not None
                 text += piece
+                _refuse_endless(text, most_tokens)
                 if piece:
                     hear(piece)
     except (AttributeError, TypeError) as error:
@@ -68,9 +84,20 @@ def _completion(text: str, model: object, usage: object) -> Completion:
     return Completion(
         text=text.strip(),
         model=str(model),
-        prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
-        completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
+        prompt_tokens=_count(getattr(usage, "prompt_tokens", 0)),
+        completion_tokens=_count(getattr(usage, "completion_tokens", 0)),
     )
+
+
+def _count(value: object) -> int:
+    """What is counted is paid for: neither text nor a negative number is believed."""
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _refuse_endless(text: str, most_tokens: int) -> None:
+    if len(text) > most_tokens * _CHARACTERS_PER_TOKEN:
+        msg = f"the model said more than the {most_tokens} tokens that it was asked for"
+        raise EndlessError(msg)
 
 
 def _storable(text: str) -> str:

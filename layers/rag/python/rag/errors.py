@@ -8,10 +8,14 @@ RagError
 ├── NotAuthorizedError       no live credential                            401
 ├── ForbiddenError           the credential's role is not enough           403
 ├── NotFoundError            absent, or somebody else's: the same answer   404
+├── BudgetError              the tenant has used up what it may for today  429
 ├── UnavailableError         a dependency is down or slow; worth a retry   503
 │   ├── DeadlineError        time ran out                                  504
 │   ├── OutOfTimeError       this run is over; the next one goes on from what was kept
+│   ├── BusyError            it asks to be left alone for a while, or is left alone because it fails
 │   └── ModelError           the model's answer cannot be used
+│       ├── DeclinedError    the model refuses to answer; asked again, it would again
+│       └── EndlessError     more than was asked for; it is paid for once, and not asked for again
 └── DocumentError            a document that no retry will make readable: `failed(code, message)`
 """
 
@@ -34,6 +38,7 @@ FailureCode = Literal[
     "COMPRESSED_TOO_FAR",
     "PARSE_TIMEOUT",
     "PARSE_MEMORY",
+    "BUDGET",
     "INTERNAL",
 ]
 
@@ -86,8 +91,28 @@ class OutOfTimeError(UnavailableError):
     """There is not enough time left in this run for the next step."""
 
 
+class BusyError(UnavailableError):
+    """The dependency is to be left alone until `retry_after_seconds` are over."""
+
+
+class BudgetError(RagError):
+    """The tenant has used up what it may use today; `retry_after_seconds` are left of the day."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class ModelError(UnavailableError):
     """The model server answered, but not with what was asked for."""
+
+
+class DeclinedError(ModelError):
+    """The model refuses to answer."""
+
+
+class EndlessError(ModelError):
+    """The model server sent more than was asked for."""
 
 
 class DocumentError(RagError):

@@ -9,20 +9,32 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag import checking
-from rag.connections import Connections
+from rag.breaker import Breaker
+from rag.connections import Connections, bounded
 from rag.deadline import Deadline
-from rag.errors import DeadlineError, ModelError, UnavailableError
-from rag.types import Completion, Vector
+from rag.errors import BusyError, DeadlineError, DeclinedError, EndlessError, ModelError, UnavailableError
+from rag.types import Completion, Usage, Vector
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
 ATTEMPTS = 3
 BACKOFF_SECONDS = 0.25
+# Whoever is to wait longer is told so, and can do something else meanwhile: a sandbox that sleeps is paid for.
+PATIENCE_SECONDS = 20.0
+# A model that fails so often in a row, whoever asks, is left alone; one question tries for all others so often.
+FAILURES = 5
+PAUSE_SECONDS = 5.0
+# A request that came with less than this left says nothing about the model when it runs out of time.
+FAIR_SECONDS = 1.0
+# More than the largest batch of the widest vectors there can be has.
+MOST_BYTES = 64 * 1024**2
 # Of the kernel: sandboxes that are restored from one snapshot would share the state of any other.
 _JITTER = random.SystemRandom()
 # How often whoever hears a silent model may say that nobody listens any more.
@@ -32,7 +44,11 @@ T = TypeVar("T")
 
 
 class LLM:
-    """Embeds texts and completes chats; every call ends before its deadline, whatever the server does."""
+    """Embeds texts and completes chats; every call ends before its deadline, whatever the server does.
+
+    Each of the two models has a breaker of its own, for all who use this object: mostly they have servers, and limits,
+    of their own. What a call comes to is added to `used`, also when it fails.
+    """
 
     def __init__(
         self,
@@ -49,15 +65,23 @@ class LLM:
         self.embedding_model = embedding_model
         self.dimensions = dimensions
         self.chat_model = chat_model
-        self._answer_tokens = answer_tokens
+        self.answer_tokens = answer_tokens
         self._opened: OpenAI | None = None
         self._connections = Connections()
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="llm")
+        self._embedding = Breaker(failures=FAILURES, pause_seconds=PAUSE_SECONDS)
+        self._chat = Breaker(failures=FAILURES, pause_seconds=PAUSE_SECONDS)
 
-    def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
+    def require_embedding(self) -> None:
+        """BusyError while the embedding model is left alone: whoever needs it can spare the work before."""
+        if self._embedding.wait_seconds > 0:
+            raise _left_alone(self._embedding)
+
+    def embed(self, texts: Sequence[str], deadline: Deadline, used: Usage | None = None) -> list[Vector]:
         """Return one vector of length 1 per text, in their order; ModelError when the server sent anything else."""
+        used = used or Usage()
 
-        def call(timeout_seconds: float) -> list[Vector]:
+        def call(timeout_seconds: float) -> tuple[list[Vector], int]:
             response = self._client.embeddings.create(
                 model=self.embedding_model,
                 input=list(texts),
@@ -65,20 +89,30 @@ class LLM:
                 timeout=timeout_seconds,
                 **self._width(),
             )
-            return checking.vectors(response, count=len(texts), dimensions=self.dimensions)
+            vectors = checking.vectors(response, count=len(texts), dimensions=self.dimensions)
+            return vectors, checking.prompt_tokens(response)
 
-        return self._bounded(call, deadline)
+        vectors, tokens = self._bounded(call, deadline, self._embedding, used)
+        used.prompt_tokens += tokens
+        return vectors
 
     def complete(
-        self, messages: Sequence[dict[str, str]], deadline: Deadline, *, most_tokens: int | None = None
+        self,
+        messages: Sequence[dict[str, str]],
+        deadline: Deadline,
+        *,
+        most_tokens: int | None = None,
+        used: Usage | None = None,
     ) -> Completion:
         """Return what the chat model says, in `most_tokens` or fewer; ModelError when it says nothing."""
+        used = used or Usage()
 
         def call(timeout_seconds: float) -> Completion:
             asked = self._asked(messages, most_tokens)
-            return checking.completion(self._client.chat.completions.create(**asked, timeout=timeout_seconds))
+            said = self._client.chat.completions.create(**asked, timeout=timeout_seconds)
+            return checking.completion(said, most_tokens=asked["max_tokens"])
 
-        return self._bounded(call, deadline)
+        return _added(self._bounded(call, deadline, self._chat, used), used)
 
     def stream(
         self,
@@ -87,11 +121,13 @@ class LLM:
         say: Callable[[str], None],
         *,
         most_tokens: int | None = None,
+        used: Usage | None = None,
     ) -> Completion:
         """Return the same, and say each piece of it as it comes; an empty one at least four times a second.
 
         What `say` raises ends the request. One that fails is made again only while nothing was said.
         """
+        used = used or Usage()
         heard = False
 
         def tell(piece: str) -> None:
@@ -100,32 +136,41 @@ class LLM:
             say(piece)
 
         for attempt in range(1, ATTEMPTS + 1):
-            future, pieces = self._speech(messages, deadline.within(120), most_tokens)
+            seconds = _admitted(self._chat, deadline, used)
+            future, pieces = self._speech(messages, seconds, most_tokens)
             try:
                 self._listen(future, pieces, deadline, tell)
+            except DeadlineError as late:
+                self._end()
+                _note(late, seconds, self._chat, used)
+                raise
             except BaseException:
                 self._end()
                 raise
             error = future.exception()
             if not isinstance(error, Exception):
-                return future.result()
+                self._chat.succeeded()
+                return _added(future.result(), used)
+            failure = _unwrapped(error)
+            _note(failure, seconds, self._chat, used)
             if heard:
-                raise _typed(error) from error
-            _pause(attempt, error, deadline)
+                raise _typed(failure) from failure
+            _pause(attempt, failure, deadline, self._chat)
         raise AssertionError
 
     def alive(self) -> bool:
         """Whether the model server answers within two seconds."""
         try:
-            return bool(self._bounded(lambda seconds: self._client.models.list(timeout=seconds), Deadline.after(2)))
-        except UnavailableError:
+            listed = self._before(Deadline.after(2), self._threads.submit(lambda: self._client.models.list(timeout=2)))
+        except Exception:  # noqa: BLE001 (whatever it is, it does not answer)
             return False
+        return bool(listed)
 
     def _asked(self, messages: Sequence[dict[str, str]], most_tokens: int | None) -> dict[str, Any]:
         return {
             "model": self.chat_model,
             "messages": list(messages),
-            "max_tokens": min(most_tokens or self._answer_tokens, self._answer_tokens),
+            "max_tokens": min(most_tokens or self.answer_tokens, self.answer_tokens),
             "temperature": 0,
         }
 
@@ -140,7 +185,7 @@ class LLM:
         def call() -> Completion:
             asked = self._asked(messages, most_tokens) | {"stream": True, "stream_options": {"include_usage": True}}
             with completions.create(**asked, timeout=timeout_seconds) as chunks:
-                return checking.spoken(chunks, pieces.put)
+                return checking.spoken(chunks, pieces.put, most_tokens=asked["max_tokens"])
 
         future = self._threads.submit(call)
         future.add_done_callback(lambda _: pieces.put(""))
@@ -169,20 +214,30 @@ class LLM:
             import openai  # noqa: PLC0415 (0.4 to 0.8 s that a cached answer does not need)
 
             self._connections = Connections()
-            http = openai.DefaultHttpxClient(event_hooks={"request": [self._connections.watch]})
+            http = openai.DefaultHttpxClient(
+                # What is packed could unpack to anything.
+                headers={"Accept-Encoding": "identity"},
+                event_hooks={"request": [self._connections.watch], "response": [bounded(MOST_BYTES)]},
+            )
             self._opened = openai.OpenAI(
                 base_url=self._url, api_key=self._api_key() or "none", max_retries=0, http_client=http
             )
             weakref.finalize(self._opened, http.close)  # as the SDK does for one of its own
         return self._opened
 
-    def _bounded(self, call: Callable[[float], T], deadline: Deadline) -> T:
+    def _bounded(self, call: Callable[[float], T], deadline: Deadline, breaker: Breaker, used: Usage) -> T:
         """Up to three tries with full jitter while they fit; the SDK's own time-out only bounds a single read."""
         for attempt in range(1, ATTEMPTS + 1):
+            seconds = _admitted(breaker, deadline, used)
             try:
-                return self._before(deadline, self._threads.submit(call, deadline.within(120)))
+                result = self._before(deadline, self._threads.submit(call, seconds))
             except Exception as error:  # noqa: BLE001 (it goes on, by its type, unless there is another attempt)
-                _pause(attempt, error, deadline)
+                failure = _unwrapped(error)
+                _note(failure, seconds, breaker, used)
+                _pause(attempt, failure, deadline, breaker)
+            else:
+                breaker.succeeded()
+                return result
         raise AssertionError
 
     def _before(self, deadline: Deadline, future: Future[T]) -> T:
@@ -209,29 +264,79 @@ def preload() -> None:
         _ = client.embeddings, client.chat.completions
 
 
-def _pause(attempt: int, error: Exception, deadline: Deadline) -> None:
+def _admitted(breaker: Breaker, deadline: Deadline, used: Usage) -> float:
+    """Count a request that may be made, and return how long a single read of it may take; BusyError when it may not."""
+    seconds = deadline.within(120)
+    if not breaker.admits():
+        used.spared += 1
+        raise _left_alone(breaker)
+    used.requests += 1
+    return seconds
+
+
+def _left_alone(breaker: Breaker) -> BusyError:
+    msg = "the model is not available: it is left alone for a while, because it failed or asked for it"
+    return BusyError(msg, retry_after_seconds=breaker.wait_seconds or PAUSE_SECONDS)
+
+
+def _note(error: Exception, seconds: float, breaker: Breaker, used: Usage) -> None:
+    """Count a request that failed, and tell the breaker if the model is to blame."""
+    used.errors += 1
+    status = getattr(error, "status_code", None)
+    throttled = status == 429
+    used.throttled += throttled
+    if isinstance(error, DeclinedError) or (status is not None and not _is_down(status)):
+        breaker.succeeded()  # it answers; what it was asked is at fault
+    elif not isinstance(error, DeadlineError) or seconds >= FAIR_SECONDS:
+        breaker.failed(wait_seconds=_retry_after(error) if throttled else None)
+
+
+def _is_down(status: int) -> bool:
+    """Whether it would fail whoever asks: also who is refused for the key that all share."""
+    return status in {401, 403, 408, 429} or status >= 500
+
+
+def _pause(attempt: int, error: Exception, deadline: Deadline, breaker: Breaker) -> None:
     """Wait for the next attempt; the error, by its type, when there should be none."""
     retry_after = _retry_after(error)
-    pause = _JITTER.uniform(0, BACKOFF_SECONDS * 2**attempt) if retry_after is None else retry_after
-    if attempt == ATTEMPTS or not _worth_a_retry(error) or pause >= deadline.remaining():
+    opens_in = breaker.wait_seconds
+    pause = _JITTER.uniform(0, BACKOFF_SECONDS * 2**attempt) if retry_after is None else max(retry_after, opens_in)
+    patience = min(deadline.remaining(), PATIENCE_SECONDS)
+    if attempt == ATTEMPTS or not _worth_a_retry(error) or pause >= patience or opens_in > pause:
         raise _typed(error) from error
     time.sleep(pause)
 
 
 def _retry_after(error: Exception) -> float | None:
+    """Seconds that the server asks to wait for, given as such or as a date (RFC 9110, 10.2.3); None without any."""
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    given = headers.get("retry-after", "")
     try:
-        seconds = float(headers["retry-after"])
-    except (KeyError, ValueError):
-        return None
+        seconds = float(given)
+    except ValueError:
+        seconds = _until(given)
     return seconds if 0 <= seconds < math.inf else None
 
 
+def _until(date: str) -> float:
+    try:
+        at = parsedate_to_datetime(date)
+    except ValueError:
+        return math.nan
+    # An HTTP date is in GMT, also where it does not say so.
+    return max((at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds(), 0.0)
+
+
 def _worth_a_retry(error: Exception) -> bool:
-    if isinstance(error, DeadlineError):
+    if isinstance(error, DeadlineError | DeclinedError | EndlessError):
         return False
     status = getattr(error, "status_code", None)
     return isinstance(error, ModelError) or status is None or status in {408, 409, 429} or status >= 500
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """The SDK takes whatever goes wrong while it reads for a lost connection."""
+    return error.__cause__ if isinstance(error.__cause__, EndlessError) else error
 
 
 def _typed(error: Exception) -> UnavailableError:
@@ -239,4 +344,11 @@ def _typed(error: Exception) -> UnavailableError:
         return error
     status = getattr(error, "status_code", None)
     reason = f"status {status}" if status else type(error).__name__
-    return UnavailableError(f"the model is not available: {reason}", retry_after_seconds=_retry_after(error) or 5)
+    kind = BusyError if status == 429 else UnavailableError
+    return kind(f"the model is not available: {reason}", retry_after_seconds=_retry_after(error) or PAUSE_SECONDS)
+
+
+def _added(said: Completion, used: Usage) -> Completion:
+    used.prompt_tokens += said.prompt_tokens
+    used.completion_tokens += said.completion_tokens
+    return said

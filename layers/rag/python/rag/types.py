@@ -315,6 +315,26 @@ class Completion:
     completion_tokens: int
 
 
+@dataclass(slots=True)
+class Usage:
+    """What calls to models came to; whoever makes them adds to it.
+
+    `requests` are those that were sent, repeated ones among them; of them `errors` failed and `throttled` (part of the
+    errors) were refused with 429. `spared` ones were not sent, because the model is being left alone.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    throttled: int = 0
+    spared: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     text: str

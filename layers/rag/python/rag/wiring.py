@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rag.bucket import Bucket
     from rag.cache import Cache
     from rag.llm import LLM
+    from rag.metering import Metered
     from rag.parser import Parser
     from rag.queue import Queue
     from rag.reranking import Listwise
@@ -111,12 +112,11 @@ def conversation_store() -> ConversationStore:
     return ConversationStore(database(), settings().conversation_ttl_seconds)
 
 
-@cache
-def reranker() -> Listwise:
+def reranker(model: Metered) -> Listwise:
     from rag.reranking import Listwise  # noqa: PLC0415
     from rag.tokens import tokenizer  # noqa: PLC0415
 
-    return Listwise(llm(), answer_cache(), tokenizer(None))
+    return Listwise(model, answer_cache(), tokenizer(None))
 
 
 @cache
@@ -178,6 +178,13 @@ def llm() -> LLM:
         chat_model=settings().chat_model,
         answer_tokens=settings().answer_tokens,
     )
+
+
+def model() -> Metered:
+    """Return the model for one request or one document."""
+    from rag.metering import Metered  # noqa: PLC0415
+
+    return Metered(llm())
 
 
 @cache
