@@ -68,6 +68,11 @@ def _outcome(parser: Parser, path: Path) -> Parsed | DocumentError:
         return error
 
 
+def _text(parsed: Parsed) -> str:
+    [section] = parsed.sections
+    return section.text
+
+
 def _refusal(parser: Parser, path: Path) -> DocumentError:
     with pytest.raises(DocumentError) as caught:
         parser.parse(path, path.name)
@@ -156,7 +161,7 @@ def test_a_document_that_takes_too_long_is_given_up_and_the_next_one_is_read(tmp
     slow = _written(tmp_path, "slow.txt", b"A line of words, and no end.\n" * 3_000_000)
 
     assert _refusal(parser, slow).code == "PARSE_TIMEOUT"
-    assert parser.parse(_written(tmp_path, "quick.txt", b"Quick."), "quick.txt").sections[0].text == "Quick."
+    assert _text(parser.parse(_written(tmp_path, "quick.txt", b"Quick."), "quick.txt")) == "Quick."
     parser.close()
 
 
@@ -190,7 +195,7 @@ def test_a_helper_killed_from_outside_is_replaced_without_the_document_noticing(
     (pid,) = _helpers(os.getpid()) - others
     os.kill(pid, signal.SIGKILL)
 
-    assert parser.parse(path, "a.txt").sections[0].text == "Still here."
+    assert _text(parser.parse(path, "a.txt")) == "Still here."
     parser.close()
     assert _helpers(os.getpid()) == others
 
@@ -200,7 +205,7 @@ def test_many_threads_share_one_parser(parser: Parser, tmp_path: Path) -> None:
 
     def parse(number: int) -> None:
         path = _written(tmp_path, f"{number}.txt", f"Number {number}.".encode())
-        found[number] = parser.parse(path, path.name).sections[0].text
+        found[number] = _text(parser.parse(path, path.name))
 
     threads = [threading.Thread(target=parse, args=(number,)) for number in range(8)]
     for thread in threads:

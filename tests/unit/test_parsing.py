@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 import zipfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -461,3 +463,43 @@ def test_what_cannot_be_indexed_is_refused_with_its_reason(data: bytes, name: st
 def test_content_decides_and_not_the_name() -> None:
     assert parsing.parse(_docx(_paragraph("Hello there.")), "x.pdf").media_type.endswith("wordprocessingml.document")
     assert parsing.parse(b"<!DOCTYPE html><html><p>Hello</p></html>", "x.txt").media_type == "text/html"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("x.txt", "The {} of the café is long enough to be a line of a paragraph that\n{}was wrapped.\n\n"),
+        ("x.csv", 'name{},"a ""café""\nand more"\r\n'),
+        ("x.jsonl", '{{"name": "café {}", "size": {}}}\n'),
+    ],
+)
+def test_a_large_text_read_piece_by_piece_is_what_it_is_when_read_whole(
+    monkeypatch: pytest.MonkeyPatch, name: str, line: str, encoding: str
+) -> None:
+    data = "".join(line.format(number, number) for number in range(8_000)).encode(encoding)
+    whole = parsing.parse(data, name)
+    monkeypatch.setattr("rag.parsing.streaming.WHOLE_BYTES", 1000)
+    pieces = parsing.parse(data, name)
+
+    def words(parsed: Parsed) -> list[str]:
+        return " ".join(section.text for section in parsed.sections).split()
+
+    assert (pieces.media_type, words(pieces)) == (whole.media_type, words(whole))
+    assert max(len(section.text) for section in pieces.sections) <= 1_000_000
+
+
+def test_a_large_text_is_never_whole_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.parsing.streaming.WHOLE_BYTES", 1000)
+    path = tmp_path / "large.jsonl"
+    with path.open("w") as file:
+        file.writelines(
+            json.dumps({"name": f"river {number}", "text": "water " * 50}) + "\n" for number in range(25_000)
+        )
+    tracemalloc.start()
+    with path.open("rb") as file:
+        characters = sum(len(section.text) for section in parsing.read(file, path.name).sections)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert characters > 7_000_000
+    assert peak < 20_000_000  # of a whole one it is 50

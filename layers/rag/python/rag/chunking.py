@@ -2,17 +2,20 @@
 
 Sentences are packed greedily up to `target` tokens; a sentence is cut only where it alone exceeds `maximum`. Passages
 do not overlap: each is indexed together with its document's title and its heading, which is what a passage out of
-context lacks. Every step is linear in the text; tokens are counted in batches.
+context lacks. Every step is linear in the text; tokens are counted in batches, of as many sections as are held at once.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, TypeVar
 
 from rag.sentences import sentences
 from rag.types import Chunk
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +32,10 @@ _CONTEXT_SEPARATOR = " — "
 # No tokenizer is asked about more at once, and a "word" of a megabyte, one unknown token to some, fills no passage.
 _UNIT_CHARACTERS = 1000
 _CHUNK_CHARACTERS = 4000
+# Held at once: large enough for one call to count the tokens of an ordinary document.
+_GROUP_CHARACTERS = 1_000_000
+# What few words are joined to; without it a large document of nothing but small sections would be one passage.
+_JOINED_CHARACTERS = 30_000
 _BOUNDARY = re.compile(r"[,;:|)\]、，；：]\s*|\s+")
 
 
@@ -55,7 +62,7 @@ class _Passage:
         return _tokens(self.units)
 
 
-def split(parsed: Parsed, *, count_tokens: CountTokens, target: int = 150, maximum: int = 250) -> list[Chunk]:
+def split(parsed: Parsed, *, count_tokens: CountTokens, target: int = 150, maximum: int = 250) -> Iterator[Chunk]:
     """The chunks of a document in reading order, positions from 0, each of at most `maximum` tokens with its context.
 
     `content` is a literal slice of the text of its section, or of small neighbouring sections of one page joined by a
@@ -63,11 +70,38 @@ def split(parsed: Parsed, *, count_tokens: CountTokens, target: int = 150, maxim
     """
     context_tokens = min(_CONTEXT_TOKENS, maximum // 4)
     room = maximum - context_tokens
-    passages = _joined(_passages(parsed.sections, count_tokens, room), min(_TINY_TOKENS, target // 4))
-    pieces = [piece for passage in passages for piece in _packed(passage, min(target, room), room)]
-    context = _Context(parsed.title, {piece.heading for piece in pieces}, count_tokens, context_tokens)
-    chunks = [_chunk(piece, context) for piece in pieces]
-    return [replace(chunk, position=position) for position, chunk in enumerate(_bounded(chunks, count_tokens, maximum))]
+    context = _Context(parsed.title, count_tokens, context_tokens)
+    groups = (_passages(group, count_tokens, room) for group in _grouped(parsed.sections, _size_of_section))
+    passages = _joined(chain.from_iterable(groups), min(_TINY_TOKENS, target // 4))
+    pieces = (piece for passage in passages for piece in _packed(passage, min(target, room), room))
+    position = 0
+    for some in _grouped(pieces, _size_of_piece):
+        context.prepare(piece.heading for piece in some)
+        for chunk in _bounded([_chunk(piece, context) for piece in some], count_tokens, maximum):
+            yield replace(chunk, position=position)
+            position += 1
+
+
+def _grouped(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """The items in lists of about `_GROUP_CHARACTERS`."""
+    group: list[T] = []
+    size = 0
+    for item in items:
+        group.append(item)
+        size += size_of(item) + 1
+        if size >= _GROUP_CHARACTERS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _size_of_section(section: Section) -> int:
+    return len(section.text)
+
+
+def _size_of_piece(piece: _Passage) -> int:
+    return piece.units[-1].end - piece.units[0].start
 
 
 def _passages(sections: Sequence[Section], count_tokens: CountTokens, room: int) -> list[_Passage]:
@@ -126,16 +160,24 @@ def _last_boundary(text: str, low: int, high: int) -> int:
     return cut
 
 
-def _joined(passages: list[_Passage], tiny: int) -> list[_Passage]:
+def _joined(passages: Iterable[_Passage], tiny: int) -> Iterator[_Passage]:
     """Passages of a few words, such as a heading alone, joined to their neighbour on the same page."""
-    joined: list[_Passage] = []
+    last: _Passage | None = None
     for passage in passages:
-        last = joined[-1] if joined else None
-        if last and last.page == passage.page and min(last.tokens, passage.tokens) < tiny:
-            joined[-1] = _merged(last, passage)
+        if last is None:
+            last = passage
+        elif _belong_together(last, passage, tiny):
+            last = _merged(last, passage)
         else:
-            joined.append(passage)
-    return joined
+            yield last
+            last = passage
+    if last is not None:
+        yield last
+
+
+def _belong_together(last: _Passage, passage: _Passage, tiny: int) -> bool:
+    small = min(last.tokens, passage.tokens) < tiny and len(last.text) < _JOINED_CHARACTERS
+    return small and last.page == passage.page
 
 
 def _merged(first: _Passage, second: _Passage) -> _Passage:
@@ -181,10 +223,16 @@ def _tokens(units: Iterable[_Unit]) -> int:
 class _Context:
     """Title and heading for a chunk, each shortened to its half of the tokens, without what the chunk says itself."""
 
-    def __init__(self, title: str | None, headings: set[str | None], count_tokens: CountTokens, tokens: int) -> None:
-        texts = sorted({text for text in (title, *headings) if text})
-        self._short = dict(zip(texts, _shortened(texts, count_tokens, max(0, tokens // 2 - 1)), strict=True))
+    def __init__(self, title: str | None, count_tokens: CountTokens, tokens: int) -> None:
         self._title = title
+        self._count_tokens = count_tokens
+        self._tokens = max(0, tokens // 2 - 1)
+        self._short: dict[str, str] = {}
+
+    def prepare(self, headings: Iterable[str | None]) -> None:
+        """Shorten those of the next chunks, all at once."""
+        texts = sorted({text for text in (self._title, *headings) if text})
+        self._short = dict(zip(texts, _shortened(texts, self._count_tokens, self._tokens), strict=True))
 
     def of(self, heading: str | None, content: str) -> str:
         parts = [self._short[part] for part in dict.fromkeys((self._title, heading)) if part]

@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass
 
 _MEBIBYTE = 1024 * 1024
-_FILE_BYTES = 16 * _MEBIBYTE
+FILE_BYTES = 16 * _MEBIBYTE
 _OPEN_FILES = 64
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
@@ -46,13 +46,14 @@ class Bounds:
     wall_seconds: float
     cpu_seconds: int
     memory_mebibytes: int
+    file_bytes: int = FILE_BYTES
 
 
 def confine(bounds: Bounds) -> None:
     """Bind this process for good: call it after the fork, before the first byte of the document."""
     _die_with_parent()
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_FSIZE, _FILE_BYTES)
+    _limit(resource.RLIMIT_FSIZE, bounds.file_bytes)
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     _limit(resource.RLIMIT_CPU, bounds.cpu_seconds)
     _limit(resource.RLIMIT_AS, bounds.memory_mebibytes * _MEBIBYTE)

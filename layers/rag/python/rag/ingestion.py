@@ -218,8 +218,10 @@ def _index(
         return _describe(location, collection, version, bucket=bucket, store=store)
     try:
         content_hash, parsed = _read(location, version, bucket=bucket, parser=parser, limits=limits)
-        chunks = chunking.split(
-            parsed, count_tokens=count_tokens, target=limits.chunk_tokens, maximum=limits.chunk_max_tokens
+        chunks = list(
+            chunking.split(
+                parsed, count_tokens=count_tokens, target=limits.chunk_tokens, maximum=limits.chunk_max_tokens
+            )
         )
         if not chunks:
             msg = "the file was read and has no text in it"

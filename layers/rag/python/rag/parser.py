@@ -31,12 +31,13 @@ from rag.limits import Limits
 from rag.types import Parsed, Section
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _GRACE_SECONDS = 5.0
 _MESSAGE_BYTES = 16 * 1024
 _READ_BYTES = 1024 * 1024
-_BYTES_PER_CHARACTER = 4
+_BYTES_PER_CHARACTER = 6  # of text as JSON, escapes included
 _PASSED_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
 
@@ -51,13 +52,14 @@ class Parser:
         limits: Limits = limiting.USUAL,
     ) -> None:
         # More processor than wall-clock time is only used by threads that nobody asked for.
-        self._bounds = Bounds(wall_seconds, math.ceil(wall_seconds), memory_mebibytes)
+        file_bytes = max(confinement.FILE_BYTES, _BYTES_PER_CHARACTER * limits.characters)
+        self._bounds = Bounds(wall_seconds, math.ceil(wall_seconds), memory_mebibytes, file_bytes)
         self._limits = limits
         self._helper: _Helper | None = None
         self._lock = threading.Lock()
 
     def parse(self, path: Path, name: str) -> Parsed:
-        """The text of the file at `path`, which its owner calls `name`.
+        """The text of the file at `path`, which its owner calls `name`; its sections stand in a file without a name.
 
         Raises DocumentError for whatever keeps it from being indexed, bounds included; the message says what to do.
         """
@@ -83,14 +85,17 @@ class Parser:
         if self._helper is None:
             confinement.hide_memory()
             self._helper = _Helper()
+        sections = _Sections()
         with path.open("rb") as document:
             try:
-                result, ending = self._helper.run(document.fileno(), name, self._bounds, self._limits)
+                result, ending = self._helper.run(
+                    document.fileno(), sections.descriptor, name, self._bounds, self._limits
+                )
             except (OSError, ValueError) as error:
                 self._drop_helper()
                 verdict = DocumentError("INTERNAL", "The parser ended twice while reading this document.")
                 raise _KilledError(verdict) from error
-        return _interpreted(result, ending)
+        return _interpreted(result, ending, sections)
 
     def _drop_helper(self) -> None:
         if self._helper is not None:
@@ -125,21 +130,39 @@ class _Helper:
             )
         self.stop = weakref.finalize(self, _stop, process, self._channel, directory)
 
-    def run(self, document: int, name: str, bounds: Bounds, limits: Limits) -> tuple[bytes, dict[str, Any]]:
+    def run(
+        self, document: int, sections: int, name: str, bounds: Bounds, limits: Limits
+    ) -> tuple[bytes, dict[str, Any]]:
         """The result's bytes and how the child ended; OSError or ValueError when the helper itself is gone."""
         deadline = time.monotonic() + bounds.wall_seconds + _GRACE_SECONDS
         request = json.dumps({"name": name, "bounds": asdict(bounds), "limits": asdict(limits)}).encode()
         incoming, outgoing = os.pipe()
         try:
             try:
-                socket.send_fds(self._channel, [request], [document, outgoing])
+                socket.send_fds(self._channel, [request], [document, sections, outgoing])
             finally:
                 os.close(outgoing)
-            result = _read_all(incoming, deadline, _BYTES_PER_CHARACTER * limits.characters)
+            result = _read_all(incoming, deadline, _MESSAGE_BYTES)
         finally:
             os.close(incoming)
         self._channel.settimeout(max(0.1, deadline - time.monotonic()))
         return result, json.loads(self._channel.recv(_MESSAGE_BYTES))
+
+
+class _Sections:
+    """What the child wrote, a section a line; the file is gone with it, or with this process."""
+
+    def __init__(self) -> None:
+        with tempfile.TemporaryFile(prefix="rag-") as file:
+            self.descriptor = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self.descriptor)
+
+    def __iter__(self) -> Iterator[Section]:
+        place, rest = 0, b""
+        while data := os.pread(self.descriptor, _READ_BYTES, place):
+            place += len(data)
+            *lines, rest = (rest + data).split(b"\n")
+            yield from (Section(*json.loads(line)) for line in lines)
 
 
 def _environment(directory: str) -> dict[str, str]:
@@ -174,7 +197,7 @@ def _read_all(descriptor: int, deadline: float, limit: int) -> bytes:
     raise TimeoutError("The parser's helper process did not answer in time.")
 
 
-def _interpreted(result: bytes, ending: dict[str, Any]) -> Parsed:
+def _interpreted(result: bytes, ending: dict[str, Any], sections: _Sections) -> Parsed:
     if ending["timed_out"]:
         raise DocumentError("PARSE_TIMEOUT", "Reading the document took longer than is allowed.")
     if ending["exit"] != 0:
@@ -183,10 +206,9 @@ def _interpreted(result: bytes, ending: dict[str, Any]) -> Parsed:
         outcome = json.loads(result)
     except ValueError as error:
         raise DocumentError("INTERNAL", "The parser gave no readable result for this document.") from error
-    if isinstance(outcome, dict):
+    if "error" in outcome:
         raise DocumentError(*outcome["error"])
-    media_type, title, sections = outcome
-    return Parsed(media_type, tuple(Section(*section) for section in sections), title)
+    return Parsed(outcome["media_type"], sections, outcome["title"])
 
 
 def _ended(signal_number: int, peak_mebibytes: int) -> Exception:

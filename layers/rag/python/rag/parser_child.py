@@ -1,13 +1,15 @@
 """The process that parses: it imports the parsers once, then forks for each document a child that is thrown away.
 
 Run by `rag.parser` as `python -m rag.parser_child FD`, where FD is its end of a socket pair. A request is one JSON
-message that carries two descriptors, the document to read and the pipe for the result; the answer is one JSON message
-that says how the child ended. It ends itself, and removes its working directory, when the socket closes.
+message that carries three descriptors: the document to read, the file for its sections (JSON lines) and the pipe for
+the result; the answer is one JSON message that says how the child ended. It ends itself, and removes its working
+directory, when the socket closes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -25,7 +27,7 @@ from rag.errors import DocumentError
 from rag.limits import Limits
 
 _MESSAGE_BYTES = 16 * 1024
-_READ_BYTES = 1024 * 1024
+_TITLE_CHARACTERS = 1000
 _OUT_OF_MEMORY = b'{"error": ["PARSE_MEMORY", "Reading the document took more memory than is allowed."]}'
 # The smallest file that makes kreuzberg unpack its PDF library into TMPDIR, once for all children.
 _SMALLEST_PDF = (
@@ -40,23 +42,22 @@ def main() -> None:
         confinement.hide_memory()
         _unpack_libraries()
         while True:
-            message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 2)
+            message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 3)
             if not message:
                 break
-            document, result = descriptors
-            channel.sendall(json.dumps(_served(json.loads(message), document, result, channel)).encode())
+            channel.sendall(json.dumps(_served(json.loads(message), descriptors, channel)).encode())
     shutil.rmtree(Path.cwd(), ignore_errors=True)
 
 
-def _served(request: dict[str, Any], document: int, result: int, channel: socket.socket) -> dict[str, Any]:
+def _served(request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> dict[str, Any]:
     """Parse one document in a child; says its exit code or negative signal, whether time ran out, memory used."""
     bounds = Bounds(**request["bounds"])
     alive, held_by_child = os.pipe()
     child = os.fork()
     if child == 0:
         channel.close()
-        _parse_and_exit(document, result, request["name"], bounds, Limits(**request["limits"]))
-    for descriptor in (document, result, held_by_child):
+        _parse_and_exit(descriptors, request["name"], bounds, Limits(**request["limits"]))
+    for descriptor in (*descriptors, held_by_child):
         os.close(descriptor)
     # Readable means ended: the child's end of the pipe has closed, or nobody is left to wait for the result.
     ended, _, _ = select.select([alive, channel.fileno()], [], [], bounds.wall_seconds)
@@ -74,39 +75,45 @@ def _reaped(child: int) -> dict[str, Any]:
     return {"exit": os.waitstatus_to_exitcode(status), "peak_mebibytes": usage.ru_maxrss // 1024}
 
 
-def _parse_and_exit(document: int, result: int, name: str, bounds: Bounds, limits: Limits) -> None:
+def _parse_and_exit(descriptors: list[int], name: str, bounds: Bounds, limits: Limits) -> None:
+    document, sections, result = descriptors
     try:
         os.setpgid(0, 0)
         confinement.confine(bounds)
-        _write(result, _outcome(document, name, limits))
+        os.write(result, _outcome(document, sections, name, limits))
     except MemoryError:
         os.write(result, _OUT_OF_MEMORY)
     finally:
         os._exit(0)
 
 
-def _outcome(document: int, name: str, limits: Limits) -> bytes:
+def _outcome(document: int, sections: int, name: str, limits: Limits) -> bytes:
     try:
-        with os.fdopen(document, "rb") as file:
-            parsed = parsing.parse(file.read(), name, limits)
+        with os.fdopen(document, "rb") as file, os.fdopen(sections, "wb") as written:
+            parsed = parsing.read(file, name, limits)
+            for section in parsed.sections:
+                line = json.dumps([section.text, section.page, section.heading], ensure_ascii=False)
+                written.write(line.encode() + b"\n")
     except DocumentError as error:
         return _failure(error.code, str(error))
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EFBIG}:
+            return _failure("TOO_LARGE", "The text of the document does not fit into the temporary storage.")
+        return _unforeseen(error)
     except MemoryError:
         raise
     except BaseException as error:  # noqa: BLE001 - a panic in native code is no Exception; whatever it is ends here
-        return _failure("INTERNAL", f"The parser failed on this document: {type(error).__name__}: {error}"[:500])
-    sections = [(section.text, section.page, section.heading) for section in parsed.sections]
-    return json.dumps([parsed.media_type, parsed.title, sections], ensure_ascii=False).encode()
+        return _unforeseen(error)
+    title = parsed.title and parsed.title[:_TITLE_CHARACTERS]
+    return json.dumps({"media_type": parsed.media_type, "title": title}).encode()
+
+
+def _unforeseen(error: BaseException) -> bytes:
+    return _failure("INTERNAL", f"The parser failed on this document: {type(error).__name__}: {error}"[:500])
 
 
 def _failure(code: str, message: str) -> bytes:
     return json.dumps({"error": [code, message]}).encode(errors="replace")
-
-
-def _write(result: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(result, view[:_READ_BYTES]) :]
 
 
 def _unpack_libraries() -> None:

@@ -40,10 +40,10 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a parser read out of one file: its text in reading order."""
+    """What a parser read out of one file: its text in reading order, which can be gone through more than once."""
 
     media_type: str
-    sections: tuple[Section, ...]
+    sections: Iterable[Section]
     title: str | None = None
 
 

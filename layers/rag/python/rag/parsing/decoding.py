@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import codecs
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -32,6 +36,30 @@ def decode(data: bytes, declared: str | None = None) -> str:
             if text is not None:
                 return text
     return data.decode(_guessed(data), "replace")
+
+
+def encoding(sample: bytes, pieces: Iterable[bytes]) -> str:
+    """The codec that reads a large file, whose first bytes are the `sample`: as `decode` would, mark left out."""
+    for mark, _ in _BYTE_ORDER_MARKS:
+        if sample.startswith(mark):
+            return {codecs.BOM_UTF8: "utf-8-sig"}.get(
+                mark, "utf-32" if len(mark) == len(codecs.BOM_UTF32) else "utf-16"
+            )
+    wide = _wide_encoding(sample[:4096])
+    if wide:
+        return wide
+    return "utf-8" if not _ESCAPED.search(sample[:_SAMPLE_BYTES]) and _is_utf8(pieces) else _guessed(sample)
+
+
+def _is_utf8(pieces: Iterable[bytes]) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for piece in pieces:
+            decoder.decode(piece)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def looks_like_text(text: str) -> bool:

@@ -21,6 +21,7 @@ _ATX_HEADING = re.compile(r"\s{0,3}(#{1,6})\s+(.*?)\s*#*\s*\Z")
 _SETEXT_LINE = re.compile(r"\s{0,3}(=+|-{2,})\s*\Z")
 _OWN_LINE = re.compile(r"\s*(?:[-*+]\s|\d+[.)]\s|[|>]|\[\^?[^\]]+\]:|\s{4,}\S|<)")
 _FRONT_MATTER = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
+_SECTION_CHARACTERS = 1_000_000
 _FRONT_TITLE = re.compile(r"^title:\s*[\"']?(.+?)[\"']?\s*$", re.MULTILINE)
 
 
@@ -29,9 +30,15 @@ def text(content: str) -> list[Section]:
     return [Section(text=unwrapping.unwrap_text(content))]
 
 
-def delimited(content: str, delimiter: str | None = None) -> list[Section]:
+def text_lines(lines: Iterable[str]) -> Iterator[Section]:
+    """As `text`, of lines with their line breaks, a section for a megabyte of them."""
+    return map(Section, unwrapping.unwrap_slabs(unwrapping.slabs_of_lines(lines)))
+
+
+def delimited(lines: Iterable[str], delimiter: str | None = None) -> Iterator[Section]:
     """CSV: one line per record, with the column names where the first row holds them."""
-    return [Section(text="\n".join(tables.lines(tables.delimited_rows(content, delimiter), likely_headed=True)))]
+    rows = tables.delimited_rows(lines, delimiter)
+    return _grouped(tables.lines(rows, likely_headed=True), "\n")
 
 
 def json_document(content: str, limits: Limits) -> list[Section]:
@@ -42,9 +49,9 @@ def json_document(content: str, limits: Limits) -> list[Section]:
     return [Section(text="\n\n".join("\n".join(_leaves(element)) for element in elements))]
 
 
-def json_lines(content: str) -> list[Section]:
+def json_lines(lines: Iterable[str]) -> Iterator[Section]:
     """A paragraph per line; a line that is not JSON stays as it is."""
-    return [Section(text="\n\n".join(_json_line(line) for line in content.splitlines() if line.strip()))]
+    return _grouped((_json_line(line.rstrip("\r\n")) for line in lines if line.strip()), "\n\n")
 
 
 def markdown(content: str) -> tuple[str | None, list[Section]]:
@@ -54,6 +61,20 @@ def markdown(content: str) -> tuple[str | None, list[Section]]:
     blocks = list(_markdown_blocks(content[front.end() :] if front else content))
     title = _FRONT_TITLE.search(front[1]) if front else None
     return (title[1] if title else outline.first_heading(blocks)), outline.sections(blocks)
+
+
+def _grouped(paragraphs: Iterable[str], separator: str) -> Iterator[Section]:
+    """All in one section, or in several of a megabyte."""
+    group: list[str] = []
+    characters = 0
+    for paragraph in paragraphs:
+        group.append(paragraph)
+        characters += len(paragraph)
+        if characters >= _SECTION_CHARACTERS:
+            yield Section(separator.join(group))
+            group, characters = [], 0
+    if group:
+        yield Section(separator.join(group))
 
 
 def _json_line(line: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from itertools import chain, islice
 from typing import TYPE_CHECKING
@@ -35,22 +34,23 @@ def lines(rows: Iterable[Sequence[str]], *, likely_headed: bool = False) -> Iter
     yield from (_named(row, sample[header_at]) for row in chain(sample[header_at + 1 :], filled))
 
 
-def delimited_rows(text: str, delimiter: str | None = None) -> Iterator[list[str]]:
-    """The rows of a CSV text; without `delimiter`, by the one that splits the first lines most evenly."""
+def delimited_rows(lines: Iterable[str], delimiter: str | None = None) -> Iterator[list[str]]:
+    """The rows of CSV in lines with their line breaks; without `delimiter`, by the one that splits them most evenly."""
     csv.field_size_limit(2**31 - 1)
-    return _rows(text, delimiter or _likely_delimiter(text))
+    lines = iter(lines)
+    sample = list(islice(lines, _SAMPLE_ROWS))
+    return _rows(chain(sample, lines), delimiter or _likely_delimiter(sample))
 
 
-def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
-    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+def _rows(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
 
 
-def _likely_delimiter(text: str) -> str:
-    sample = "\n".join(text.split("\n", _SAMPLE_ROWS)[:_SAMPLE_ROWS])
+def _likely_delimiter(sample: list[str]) -> str:
     return max(_DELIMITERS, key=lambda delimiter: _evenness(sample, delimiter))
 
 
-def _evenness(sample: str, delimiter: str) -> float:
+def _evenness(sample: list[str], delimiter: str) -> float:
     """Columns of the first row, as far as the other rows have as many."""
     widths = [len(row) for row in _rows(sample, delimiter) if row]
     if not widths or widths[0] == 1:

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _HYPHEN_BREAK = "\x02"  # what pdfium writes where a hyphen ended a line; it leaves the line break out
 _BROKEN_WORD = re.compile(rf"(\w+){_HYPHEN_BREAK}\s*(\w+)(\S*) ?")
@@ -40,20 +40,39 @@ def unwrap_pages(pages: list[str]) -> list[str]:
 
 def unwrap_text(text: str) -> str:
     """Plain text, unwrapped where it was wrapped at a fixed width (most long lines end near the same column)."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    width = _usual_width(text[:_SAMPLE_CHARACTERS])
-    if not _MIN_WIDTH <= width <= _MAX_WIDTH:
-        return text
-    # Slab by slab: all lines of a large text at once would take several times its memory.
-    return "\n".join(_unwrap(slab, width, _TEXT_SLACK) for slab in _slabs(text))
+    return "\n".join(unwrap_slabs(slabs(text.replace("\r\n", "\n").replace("\r", "\n"))))
 
 
-def _slabs(text: str) -> Iterator[str]:
+def slabs(text: str) -> Iterator[str]:
+    """The text cut at blank lines: all lines of a large one at once would take several times its memory."""
     start = 0
     while (end := text.find("\n\n", start + _SLAB_CHARACTERS)) >= 0:
         yield text[start:end]
         start = end + 1
     yield text[start:]
+
+
+def slabs_of_lines(lines: Iterable[str]) -> Iterator[str]:
+    """The slabs of a text that comes in lines with their line breaks; one without blank lines is twice as long."""
+    slab: list[str] = []
+    characters = 0
+    for line in lines:
+        blank = line == "\n" and characters >= _SLAB_CHARACTERS
+        if blank or characters >= 2 * _SLAB_CHARACTERS:
+            yield "".join(slab).removesuffix("\n")
+            slab, characters = [], 0
+        slab.append(line)
+        characters += len(line)
+    yield "".join(slab)
+
+
+def unwrap_slabs(pieces: Iterable[str]) -> Iterator[str]:
+    """As `unwrap_text`, of a text that comes in pieces of whole lines: the first shows where lines were broken."""
+    width = None
+    for piece in pieces:
+        if width is None:
+            width = _usual_width(piece[:_SAMPLE_CHARACTERS])
+        yield _unwrap(piece, width, _TEXT_SLACK)
 
 
 def _unwrap(text: str, width: int, slack: float) -> str:
