@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from functions.ingest import records
+from rag import records
 from rag.types import Location
 
 # So long nobody else sees what is looked at here; a run that is killed leaves it hidden for no longer.

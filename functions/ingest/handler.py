@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 
-from functions.ingest.records import Named, named
 from rag import ingestion, telemetry, wiring
 from rag.deadline import Deadline
 from rag.errors import NotFoundError, OutOfTimeError, RagError
+from rag.records import Named, named
 from rag.types import JSON, Location
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ BREACHES = {
     "rag/ranking.py": "import boto3",
     "rag/types.py": "from rag.store import access",
     "functions/query/api.py": "import local.service",
-    "functions/ingest/records.py": "from functions.authorize import handler",
+    "functions/maintain/handler.py": "from functions.authorize import handler",
     "cdk/packaging/recipe.py": "import aws_cdk",
 }
 BROKEN = {
     "rag.ranking -> boto3": "Pure code and pipelines touch no SDK",
     "rag.types -> rag.store": "One direction",
     "functions.query.api -> local.service": "What is deployed never imports",
-    "functions.ingest.records -> functions.authorize.handler": "Functions do not know each other",
+    "functions.maintain.handler -> functions.authorize.handler": "Functions do not know each other",
     "cdk.packaging.recipe -> aws_cdk": "Packaging needs neither",
 }
 

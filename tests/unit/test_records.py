@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.ingest.records import Named, document, named
+from rag.records import Named, document, named
 from rag.types import Location
 
 TENANT = uuid.UUID("0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11")

@@ -1,4 +1,4 @@
-"""Which objects a queue message names."""
+"""Which documents a queue message names."""
 
 from __future__ import annotations
 
