@@ -15,7 +15,7 @@ from rag import ingestion, telemetry, wiring
 from rag.deadline import Deadline
 from rag.errors import NotFoundError, OutOfTimeError, RagError
 from rag.records import Named, named
-from rag.types import JSON, Location
+from rag.types import JSON, Delivery, Location
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -65,18 +65,19 @@ def done(record: JSON, context: LambdaContext) -> bool:
 def work_off(record: JSON, context: LambdaContext) -> None:
     """Ingest what the message names; what fails does not keep the rest of it from being tried."""
     deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
-    last = int(record["attributes"]["ApproximateReceiveCount"]) >= wiring.settings().max_receives
+    receives = int(record["attributes"]["ApproximateReceiveCount"])
+    delivery = Delivery(record["messageId"], receives, last=receives >= wiring.settings().max_receives)
     failures: dict[Named | None, Exception] = {}
     try:
         for document in documents_of(record["body"]):
             try:
-                work(document, deadline, last_delivery=last)
+                work(document, deadline, delivery)
             except Exception as error:  # noqa: BLE001 (raised below)
                 failures[document] = error
     except ValueError as error:
         failures[None] = error
     for first in failures.values():
-        retry(record, failures, last_delivery=last)
+        retry(record, failures, delivery)
         raise first
 
 
@@ -84,14 +85,14 @@ def documents_of(body: str) -> list[Named]:
     return named(body, wiring.settings().bucket)
 
 
-def work(document: Named, deadline: Deadline, *, last_delivery: bool) -> None:
+def work(document: Named, deadline: Deadline, delivery: Delivery) -> None:
     """Bring the index to what the bucket holds of the document, or of its metadata only, and tell what came of it."""
     location = document.location
     try:
         if document.sidecar:
             outcome = ingestion.describe(location, bucket=wiring.bucket(), store=wiring.index_store())
         else:
-            outcome = ingest(location, deadline, last_delivery=last_delivery)
+            outcome = ingest(location, deadline, delivery)
     except NotFoundError:
         # Nobody's document: there is no tenant to show it to, and no retry will make one.
         metrics.add_metric("DocumentsWithoutTenant", MetricUnit.Count, 1)
@@ -118,7 +119,7 @@ def wake_maintenance() -> None:
         logger.warning("maintenance not woken", exc_info=error)
 
 
-def ingest(location: Location, deadline: Deadline, *, last_delivery: bool) -> ingestion.Outcome:
+def ingest(location: Location, deadline: Deadline, delivery: Delivery) -> ingestion.Outcome:
     settings = wiring.settings()
     model = wiring.model()
     try:
@@ -135,22 +136,22 @@ def ingest(location: Location, deadline: Deadline, *, last_delivery: bool) -> in
                 chunk_max_tokens=settings.chunk_max_tokens,
                 batch_size=settings.batch_size,
                 least_seconds=settings.parse_seconds + ingestion.RESERVE_SECONDS,
+                usd_per_million_tokens=settings.embedding_usd_per_million_tokens,
             ),
             deadline=deadline,
-            last_delivery=last_delivery,
+            delivery=delivery,
         )
     finally:
         telemetry.count_usage(metrics, model.used)
 
 
-def retry(record: JSON, failures: dict[Named | None, Exception], *, last_delivery: bool) -> None:
+def retry(record: JSON, failures: dict[Named | None, Exception], delivery: Delivery) -> None:
     """Have the message come back soon; at its last delivery, write why on the documents that failed."""
     metrics.add_metric("MessagesFailed", MetricUnit.Count, 1)
     for error in failures.values():
         logger.error("the message failed", message_id=record["messageId"], exc_info=error)
-    receives = int(record["attributes"]["ApproximateReceiveCount"])
-    if not last_delivery:
-        pause = max(pause_seconds(error, receives) for error in failures.values())
+    if not delivery.last:
+        pause = max(pause_seconds(error, delivery.number) for error in failures.values())
         wiring.queue().deliver_again(record["receiptHandle"], seconds=pause)
         return
     try:
@@ -159,8 +160,10 @@ def retry(record: JSON, failures: dict[Named | None, Exception], *, last_deliver
             if document is not None and not document.sidecar:
                 # What an unforeseen error says may be of the inside: it stays in the log.
                 reason = str(error) if isinstance(error, RagError) else f"see the log of message {record['messageId']}"
-                reason = f"given up after {receives} deliveries: {reason}"
-                ingestion.give_up(document.location, reason, bucket=wiring.bucket(), store=wiring.index_store())
+                reason = f"given up after {delivery.number} deliveries: {reason}"
+                ingestion.give_up(
+                    document.location, reason, delivery, bucket=wiring.bucket(), store=wiring.index_store()
+                )
     finally:
         # The queue moves it to the dead letters when it is asked for it once more, so that must be now.
         wiring.queue().deliver_again(record["receiptHandle"], seconds=0)

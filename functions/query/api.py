@@ -37,6 +37,8 @@ problems.install(app)
 origins.install(app)
 app.include_router(asking.router)
 
+# Of one document's history.
+MOST_ATTEMPTS = 20
 # The collection and the key of the last document seen.
 CURSOR = TypeAdapter(tuple[schemas.Text, schemas.Text])
 
@@ -90,9 +92,11 @@ async def list_documents(
 
 
 @app.get("/v1/documents/{document_id}")
-async def get_document(document_id: uuid.UUID, who: Reader) -> schemas.DocumentBody:
-    """Tell the state of one document."""
-    return schemas.DocumentBody.of(wiring.catalog().document(who.tenant_id, document_id))
+async def get_document(document_id: uuid.UUID, who: Reader) -> schemas.DocumentDetails:
+    """Tell the state of one document, and what was done for it: its latest attempts, the newest first."""
+    found = wiring.catalog().document(who.tenant_id, document_id)
+    attempts = wiring.catalog().attempts(who.tenant_id, document_id, most=MOST_ATTEMPTS)
+    return schemas.DocumentDetails.told(found, attempts)
 
 
 @app.delete("/v1/documents/{document_id}", status_code=202)

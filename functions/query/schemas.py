@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,7 @@ from pydantic_core import PydanticCustomError
 from functions.query import filters
 from rag import metadata
 from rag.lexical import LANGUAGES
-from rag.types import CollectionSummary, Document, Filters, Metadata, Status
+from rag.types import Attempt, AttemptOutcome, CollectionSummary, Document, Filters, Metadata, Status
 
 State = Literal["ok", "down", "off"]
 Condition = Literal["ok", "degraded", "down"]
@@ -189,6 +190,56 @@ class DocumentBody(BaseModel):
             metadata=document.metadata,
             metadata_error=document.metadata_error,
         )
+
+
+class AttemptBody(BaseModel):
+    """One attempt at a document; `attempt` counts those at the same version."""
+
+    attempt: int
+    version_id: str | None
+    outcome: AttemptOutcome
+    error: Failure | None
+    chunk_count: int
+    embedded_count: int
+    started_at: datetime
+    finished_at: datetime
+    durations_ms: dict[str, int]
+    model_calls: int
+    tokens: int
+    cost_usd: float | None
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> AttemptBody:
+        failed = attempt.error_code is not None or attempt.error_message is not None
+        return cls(
+            attempt=attempt.number,
+            version_id=attempt.version_id,
+            outcome=attempt.outcome,
+            error=Failure(code=attempt.error_code or "LATER", message=attempt.error_message or "") if failed else None,
+            chunk_count=attempt.chunk_count,
+            embedded_count=attempt.embedded_count,
+            started_at=attempt.started_at,
+            finished_at=attempt.finished_at,
+            durations_ms={
+                "fetch": attempt.fetch_ms,
+                "parse": attempt.parse_ms,
+                "embed": attempt.embed_ms,
+                "store": attempt.store_ms,
+            },
+            model_calls=attempt.model_calls,
+            tokens=attempt.tokens,
+            cost_usd=attempt.cost_usd,
+        )
+
+
+class DocumentDetails(DocumentBody):
+    """With what was done for it, the newest first."""
+
+    history: list[AttemptBody]
+
+    @classmethod
+    def told(cls, document: Document, attempts: Sequence[Attempt]) -> DocumentDetails:
+        return cls(**dict(DocumentBody.of(document)), history=[AttemptBody.of(attempt) for attempt in attempts])
 
 
 class DocumentPage(BaseModel):

@@ -1,6 +1,6 @@
 """One delivery of one message to the real ingest handler, ended by kill -9 at the named point if there is one.
 
-Run as a program: `python -m tests.acceptance.ingest_once OBJECT_KEY [POINT]`.
+Run as a program: `python -m tests.acceptance.ingest_once OBJECT_KEY MESSAGE_ID [POINT]`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ POINTS = (
 )
 
 
-def main(object_key: str, point: str | None) -> None:
+def main(object_key: str, message_id: str, point: str | None) -> None:
     from functions.ingest import handler
     from rag import wiring
     from rag.store.database import Transaction
@@ -42,7 +42,8 @@ def main(object_key: str, point: str | None) -> None:
     }
     if point:
         die_after(*after[point])
-    answer = handler.handler(message(object_key), Context())
+    # Whoever is not killed here is the delivery after one that was.
+    answer = handler.handler(message(object_key, message_id, receives=1 if point else 2), Context())
     sys.stdout.write(json.dumps(answer) + "\n")
 
 
@@ -60,16 +61,16 @@ def die_after(owner: Any, name: str, when: int | Callable[..., bool]) -> None:
     setattr(owner, name, dying)
 
 
-def message(object_key: str) -> dict[str, Any]:
+def message(object_key: str, message_id: str, *, receives: int) -> dict[str, Any]:
     place = {"bucket": {"name": BUCKET}, "object": {"key": object_key}}
     body = {"Records": [{"eventName": "ObjectCreated:Put", "s3": place}]}
     return {
         "Records": [
             {
-                "messageId": "1",
+                "messageId": message_id,
                 "receiptHandle": "handle",
                 "body": json.dumps(body),
-                "attributes": {"ApproximateReceiveCount": "1"},
+                "attributes": {"ApproximateReceiveCount": str(receives)},
                 "messageAttributes": {},
                 "eventSource": "aws:sqs",
                 "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:queue",
@@ -91,4 +92,4 @@ class Context:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
+    main(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None)

@@ -62,7 +62,9 @@ class IngestProcess:
     model: FakeModel
     tenant: str
 
-    def ingest(self, object_key: str, point: str | None = None) -> subprocess.CompletedProcess[str]:
+    def ingest(
+        self, object_key: str, point: str | None = None, *, message: str = "1"
+    ) -> subprocess.CompletedProcess[str]:
         environment = {
             **self.aws.environment,
             "PATH": os.defpath,
@@ -74,7 +76,14 @@ class IngestProcess:
             "RAG_EMBEDDING_DIMENSIONS": "4",
             "RAG_BATCH_SIZE": "3",
         }
-        command = [sys.executable, "-m", "tests.acceptance.ingest_once", object_key, *([point] if point else [])]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.acceptance.ingest_once",
+            object_key,
+            message,
+            *([point] if point else []),
+        ]
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     def state(self) -> dict[str, list[tuple[Any, ...]]]:
@@ -121,6 +130,30 @@ def test_a_kill_at_any_point_and_a_redelivery_leave_the_rows_of_an_undisturbed_r
         repeated = embedded(process.model) - texts
         assert repeated <= 3, point  # at most the last batch, which is stored with the document
         print(f"killed {point}: rows as undisturbed, {repeated} texts embedded twice")
+
+
+@pytest.mark.slow
+def test_a_duplicate_that_comes_meanwhile_asks_the_model_for_nothing(process: IngestProcess) -> None:
+    key = f"{process.tenant}/default/trains.md"
+    process.aws.client("s3").put_object(Bucket=BUCKET, Key=key, Body=TEXT.encode())
+    meanwhile: dict[str, Any] = {}
+
+    def disturbed(handler: Any, body: dict[str, Any]) -> None:
+        for message in ("another", "1"):
+            answer = process.ingest(key, message=message)
+            assert answer.returncode == 0, answer.stderr
+            meanwhile[message] = json.loads(answer.stdout.splitlines()[-1])
+        fake_model.send_json(handler, fake_model.embeddings([fake_model.unit(text, 4) for text in body["input"]]))
+
+    process.model.script = [disturbed]
+    assert process.ingest(key).returncode == 0
+    texts = embedded(process.model)
+    # The message itself must not be deleted while its other delivery may still be the one that dies.
+    assert meanwhile == {"another": {"batchItemFailures": []}, "1": {"batchItemFailures": [{"itemIdentifier": "1"}]}}
+    state = process.state()
+    assert state["documents"][0][2] == "ready"
+    assert texts == len({chunk[6] for chunk in state["chunks"]})
+    print(f"2 deliveries at the same time as the first: {texts} texts embedded for {len(state['chunks'])} chunks")
 
 
 def embedded(model: FakeModel) -> int:

@@ -193,7 +193,42 @@ def test_an_object_overwritten_while_it_is_embedded_ends_as_the_new_one_unmixed(
     assert found.count("were measured") == 4
     newest = deployment.s3.head_object(Bucket=BUCKET, Key=object_key)["VersionId"]
     assert deployment.documents()["note.md"]["version_id"] == newest
-    assert rows(deployment, "select version_id, outcome from ingestions") == [(newest, "ready")]
+    told = rows(deployment, f"select version_id = '{newest}', outcome from ingestions order by id")
+    assert told == [(False, "superseded"), (True, "ready")]
+
+
+def test_a_document_tells_its_whole_story_the_newest_first(deployment: Deployment, inbox: Inbox) -> None:
+    object_key = deployment.put("note.md", handbook())
+    first = deployment.documents()["note.md"]["version_id"]
+    [record] = inbox.deliver(notification(store(deployment, "note.md", handbook(trains=1900))))
+    second = deployment.s3.head_object(Bucket=BUCKET, Key=object_key)["VersionId"]
+    deployment.model.script = [fake_model.status(400)]
+    price = {"embedding_usd_per_million_tokens": "20"}
+    assert deliver(deployment, [record], **price)["batchItemFailures"]
+    record["attributes"]["ApproximateReceiveCount"] = "2"
+    assert deliver(deployment, [record], **price) == DONE
+    path = f"/v1/documents/{deployment.documents()['note.md']['id']}"
+    told = deployment.ask("GET", path).json["history"]
+    assert [(one["attempt"], one["version_id"], one["outcome"]) for one in told] == [
+        (2, second, "ready"),
+        (1, second, "interrupted"),
+        (1, first, "ready"),
+    ]
+    assert [one["error"] for one in told] == [
+        None,
+        {"code": "LATER", "message": "the model is not available: status 400"},
+        None,
+    ]
+    assert [(one["model_calls"], one["chunk_count"], one["embedded_count"]) for one in told] == [
+        (1, 4, 1),
+        (1, 0, 0),
+        (1, 4, 4),
+    ]
+    assert told[0]["cost_usd"] == pytest.approx(told[0]["tokens"] * 20e-6)
+    assert [one["tokens"] for one in told] == [1, 0, 1]
+    assert told[2]["cost_usd"] is None
+    assert set(told[0]["durations_ms"]) == {"fetch", "parse", "embed", "store"}
+    assert deployment.ask("GET", path, tenant=uuid.uuid4()).status == 404
 
 
 def test_an_object_deleted_while_it_is_embedded_leaves_nothing(deployment: Deployment) -> None:

@@ -16,7 +16,9 @@ from rag.deadline import Deadline
 from rag.errors import DocumentError, OutOfTimeError, UnavailableError
 from rag.ingestion import Limits, Outcome
 from rag.types import (
+    Begun,
     Collection,
+    Delivery,
     Description,
     DocumentContent,
     Growth,
@@ -25,6 +27,7 @@ from rag.types import (
     ObjectVersion,
     Parsed,
     Section,
+    Usage,
     Vector,
 )
 
@@ -71,9 +74,12 @@ class FakeEmbedder:
 
     batches: list[list[str]] = field(default_factory=list)
     fails_at: int = 0
+    used: Usage = field(default_factory=Usage)
 
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
         self.batches.append(list(texts))
+        self.used.requests += 1
+        self.used.prompt_tokens += 10 * len(texts)
         if len(self.batches) == self.fails_at:
             raise UnavailableError("down")
         return [array("f", [len(text), 1.0]) for text in texts]
@@ -91,6 +97,8 @@ class FakeStore:
     done: str | None = None
     exists: bool = True
     failure: str | None = None
+    held: Begun | None = None
+    left: list[Ingestion] = field(default_factory=list)
     description: Description = field(default_factory=Description)
 
     def collection(self, location: Location, *, create: bool) -> Collection | None:
@@ -99,11 +107,24 @@ class FakeStore:
     def announce(self, location: Location, collection: Collection) -> None:
         self.announced = True
 
-    def begin(self, location: Location, collection: Collection, version: ObjectVersion, *, failure: str | None) -> bool:
+    def begin(
+        self,
+        location: Location,
+        collection: Collection,
+        version: ObjectVersion,
+        delivery: Delivery,
+        *,
+        lease_seconds: float | None,
+        failure: str | None,
+    ) -> Begun:
         if version.version_id == self.done:
-            return False
-        self.failure = failure
-        return True
+            return "settled"
+        if self.held is None:
+            self.failure = failure
+        return self.held or "begun"
+
+    def leave(self, location: Location, collection: Collection, ingestion: Ingestion, delivery: Delivery) -> None:
+        self.left.append(ingestion)
 
     def known_embeddings(self, location: Location, collection: Collection) -> dict[bytes, Vector]:
         return dict(self.known)
@@ -179,9 +200,16 @@ def ingest(
         embedder=embedder or FakeEmbedder(),
         store=store or FakeStore(),
         count_tokens=words,
-        limits=Limits(10**6, chunk_tokens=30, chunk_max_tokens=40, batch_size=batch_size, least_seconds=least_seconds),
+        limits=Limits(
+            10**6,
+            chunk_tokens=30,
+            chunk_max_tokens=40,
+            batch_size=batch_size,
+            least_seconds=least_seconds,
+            usd_per_million_tokens=2.0,
+        ),
         deadline=Deadline.after(seconds),
-        last_delivery=last_delivery,
+        delivery=Delivery("message", last=last_delivery),
     )
 
 
@@ -285,9 +313,9 @@ def test_a_document_that_cannot_be_read_fails_with_its_reason_and_costs_no_model
 
 def test_giving_up_does_not_undo_what_is_done() -> None:
     store = FakeStore(done="v1")
-    ingestion.give_up(HERE, "given up", bucket=FakeBucket(["v1"]), store=store)
+    ingestion.give_up(HERE, "given up", Delivery("message"), bucket=FakeBucket(["v1"]), store=store)
     assert store.failure is None
-    ingestion.give_up(HERE, "given up", bucket=FakeBucket(["v2"]), store=store)
+    ingestion.give_up(HERE, "given up", Delivery("message"), bucket=FakeBucket(["v2"]), store=store)
     assert store.failure == "given up"
 
 
@@ -297,6 +325,47 @@ def test_at_its_last_delivery_a_document_counts_as_failed_until_it_is_ready() ->
         ingest("v1", content=text("trains"), store=store, embedder=FakeEmbedder(fails_at=1), last_delivery=True)
     assert store.failure == "the last delivery did not end"
     assert ingest("v1", content=text("trains"), store=store, last_delivery=True).result == "ready"
+
+
+def test_what_a_document_took_is_told_with_how_it_ended() -> None:
+    store = FakeStore()
+    ingest("v1", content=text(*PLACES), store=store)
+    [done] = store.ended
+    assert set(done.effort.seconds) == {"fetch", "parse", "embed"}
+    assert done.effort.model_calls == 3
+    assert done.effort.tokens == 10 * len(PLACES)
+    assert done.effort.cost_usd == pytest.approx(10 * len(PLACES) * 2e-6)
+
+
+def test_an_attempt_that_is_cut_short_is_told_as_well() -> None:
+    store = FakeStore()
+    with pytest.raises(UnavailableError):
+        ingest("v1", content=text(*PLACES), store=store, embedder=FakeEmbedder(fails_at=2))
+    [left] = store.left
+    assert (left.outcome, left.version_id, left.error_message) == ("interrupted", "v1", "down")
+    assert left.effort.model_calls == 2
+
+
+def test_an_attempt_that_was_overtaken_is_told_before_the_one_that_counts() -> None:
+    store = FakeStore()
+    ingest("v1", "v2", content=text("trains"), store=store)
+    assert [(one.outcome, one.version_id) for one in (*store.left, *store.ended)] == [
+        ("superseded", "v1"),
+        ("ready", "v2"),
+    ]
+
+
+def test_a_version_that_another_message_is_about_to_bring_is_left_to_it() -> None:
+    store, embedder = FakeStore(held="duplicate"), FakeEmbedder()
+    assert ingest("v1", content=text("trains"), store=store, embedder=embedder) == Outcome("duplicate")
+    assert (embedder.batches, store.ended, store.left) == ([], [], [])
+
+
+def test_a_message_that_is_being_worked_off_elsewhere_is_not_forgotten() -> None:
+    store = FakeStore(held="busy")
+    with pytest.raises(UnavailableError, match="this very message"):
+        ingest("v1", content=text("trains"), store=store)
+    assert store.left == []
 
 
 def test_a_document_is_not_begun_without_the_time_to_read_it() -> None:

@@ -40,6 +40,7 @@ FailureCode = Literal[
     "PARSE_MEMORY",
     "BUDGET",
     "INTERNAL",
+    "STUCK",
 ]
 
 

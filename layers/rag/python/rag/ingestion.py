@@ -5,17 +5,21 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
 from rag import chunking, lexical, metadata
 from rag.deadline import Deadline
-from rag.errors import DocumentError, MetadataError, OutOfTimeError, UnavailableError
+from rag.effort import Effort
+from rag.errors import DocumentError, MetadataError, OutOfTimeError, RagError, UnavailableError
 from rag.types import (
+    Begun,
     Chunk,
     Collection,
+    Delivery,
     Description,
     DocumentContent,
     Growth,
@@ -24,6 +28,7 @@ from rag.types import (
     Location,
     ObjectVersion,
     Parsed,
+    Usage,
     Vector,
     chunk_id,
 )
@@ -34,6 +39,10 @@ CountTokens = Callable[[Sequence[str]], list[int]]
 VERSIONS_PER_RUN = 3
 # Time that storing a large document may need after its last vector came.
 RESERVE_SECONDS = 20.0
+# A run that is killed at its time-out is over by then.
+LEASE_MARGIN_SECONDS = 10.0
+# When a message comes back that somebody is at work on.
+BUSY_SECONDS = 30.0
 
 
 class Bucket(Protocol):
@@ -47,6 +56,8 @@ class Parser(Protocol):
 
 
 class Embedder(Protocol):
+    used: Usage
+
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]: ...
 
 
@@ -54,8 +65,16 @@ class Store(Protocol):
     def collection(self, location: Location, *, create: bool) -> Collection | None: ...
     def announce(self, location: Location, collection: Collection) -> None: ...
     def begin(
-        self, location: Location, collection: Collection, version: ObjectVersion, *, failure: str | None
-    ) -> bool: ...
+        self,
+        location: Location,
+        collection: Collection,
+        version: ObjectVersion,
+        delivery: Delivery,
+        *,
+        lease_seconds: float | None,
+        failure: str | None,
+    ) -> Begun: ...
+    def leave(self, location: Location, collection: Collection, ingestion: Ingestion, delivery: Delivery) -> None: ...
     def known_embeddings(self, location: Location, collection: Collection) -> dict[bytes, Vector]: ...
     def keep_embeddings(self, location: Location, collection: Collection, vectors: Mapping[bytes, Vector]) -> None: ...
     def replace(
@@ -82,20 +101,24 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes of a document, of its chunks and of a call to the model; the time that must be left to begin with it."""
+    """Sizes of a document, of its chunks and of a call to the model; the time that must be left to begin with it.
+
+    And what the model's tokens cost, where that is known.
+    """
 
     document_bytes: int
     chunk_tokens: int
     chunk_max_tokens: int
     batch_size: int
     least_seconds: float = 0.0
+    usd_per_million_tokens: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one message: the document's new state, or why there was nothing to do."""
 
-    result: Literal["ready", "failed", "described", "forgotten", "unchanged"]
+    result: Literal["ready", "failed", "described", "forgotten", "unchanged", "duplicate"]
     chunk_count: int = 0
     embedded_count: int = 0
     error_code: str | None = None
@@ -120,13 +143,14 @@ def ingest(
     count_tokens: CountTokens,
     limits: Limits,
     deadline: Deadline,
-    last_delivery: bool = False,
+    delivery: Delivery,
 ) -> Outcome:
     """Bring the index to what the bucket holds of this object now; the message only named it.
 
     UnavailableError when a dependency fails, time runs out or the object keeps changing: deliver the message again,
-    what was embedded so far is kept. At its `last_delivery` the document counts as failed until it is ready, so that a
-    run that is killed leaves nothing unfinished.
+    what was embedded so far is kept. At the last delivery the document counts as failed until it is ready, so that a
+    run that is killed leaves nothing unfinished. A `duplicate` is left to the run that works off another message of
+    the same version: that message is in its queue until the version is ready or failed.
     """
     if deadline.remaining() < limits.least_seconds:
         msg = "there is no time left in this run to begin with the document"
@@ -146,7 +170,7 @@ def ingest(
                 count_tokens=count_tokens,
                 limits=limits,
                 deadline=deadline,
-                last_delivery=last_delivery,
+                delivery=delivery,
             )
         if outcome is not None:
             return outcome
@@ -174,12 +198,12 @@ def announce(location: Location, *, store: Store) -> None:
         store.announce(location, collection)
 
 
-def give_up(location: Location, reason: str, *, bucket: Bucket, store: Store) -> None:
+def give_up(location: Location, reason: str, delivery: Delivery, *, bucket: Bucket, store: Store) -> None:
     """Record that no delivery is left; a version that was ready stays so, and the one before keeps serving."""
     version = bucket.head(location.object_key)
     collection = store.collection(location, create=True)
     if version is not None and collection is not None:
-        store.begin(location, collection, version, failure=reason)
+        store.begin(location, collection, version, delivery, lease_seconds=None, failure=reason)
 
 
 def _forget(location: Location, *, bucket: Bucket, store: Store) -> Outcome | None:
@@ -207,31 +231,87 @@ def _index(
     count_tokens: CountTokens,
     limits: Limits,
     deadline: Deadline,
-    last_delivery: bool,
+    delivery: Delivery,
 ) -> Outcome | None:
     started_at = datetime.now(UTC)
     collection = store.collection(location, create=True)
-    failure = "the last delivery did not end" if last_delivery else None
     if collection is None:
         return Outcome("unchanged")
-    if not store.begin(location, collection, version, failure=failure):
+    begun = store.begin(
+        location,
+        collection,
+        version,
+        delivery,
+        lease_seconds=deadline.remaining() + LEASE_MARGIN_SECONDS,
+        failure="the last delivery did not end" if delivery.last else None,
+    )
+    if begun == "settled":
         return _describe(location, collection, version, bucket=bucket, store=store)
+    if begun == "duplicate":
+        return Outcome("duplicate")
+    if begun == "busy":
+        msg = "another run is at work on this very message"
+        raise UnavailableError(msg, retry_after_seconds=BUSY_SECONDS)
+    attempt = Ingestion("superseded", started_at, version.version_id, effort=Effort(limits.usd_per_million_tokens))
     try:
-        content_hash, parsed = _read(location, version, bucket=bucket, parser=parser, limits=limits)
-        chunks = list(
-            chunking.split(
-                parsed, count_tokens=count_tokens, target=limits.chunk_tokens, maximum=limits.chunk_max_tokens
-            )
+        outcome = _build(
+            location,
+            collection,
+            version,
+            attempt,
+            bucket=bucket,
+            parser=parser,
+            embedder=embedder,
+            store=store,
+            count_tokens=count_tokens,
+            limits=limits,
+            deadline=deadline,
         )
+    except Exception as error:
+        # What an unforeseen error says may be of the inside.
+        reason = str(error) if isinstance(error, RagError) else "see the log"
+        with suppress(UnavailableError):
+            store.leave(location, collection, replace(attempt, outcome="interrupted", error_message=reason), delivery)
+        raise
+    if outcome is None:
+        store.leave(location, collection, attempt, delivery)
+    return outcome
+
+
+def _build(
+    location: Location,
+    collection: Collection,
+    version: ObjectVersion,
+    attempt: Ingestion,
+    *,
+    bucket: Bucket,
+    parser: Parser,
+    embedder: Embedder,
+    store: Store,
+    count_tokens: CountTokens,
+    limits: Limits,
+    deadline: Deadline,
+) -> Outcome | None:
+    """Read the version, embed it and put it in the place of the one before; None when it is not the current one."""
+    effort = attempt.effort
+    try:
+        content_hash, parsed = _read(location, version, effort, bucket=bucket, parser=parser, limits=limits)
+        with effort.stage("parse"):
+            chunks = list(
+                chunking.split(
+                    parsed, count_tokens=count_tokens, target=limits.chunk_tokens, maximum=limits.chunk_max_tokens
+                )
+            )
         if not chunks:
             msg = "the file was read and has no text in it"
             raise DocumentError("NO_TEXT", msg)  # noqa: TRY301 (one way to fail)
     except DocumentError as error:
-        return _fail(location, collection, version, error, started_at, bucket=bucket, store=store)
+        return _fail(location, collection, version, error, attempt, bucket=bucket, store=store)
 
-    vectors, embedded = _embed(
-        location, collection, chunks, embedder=embedder, store=store, limits=limits, deadline=deadline
-    )
+    with effort.stage("embed"):
+        vectors, embedded = _embed(
+            location, collection, chunks, effort, embedder=embedder, store=store, limits=limits, deadline=deadline
+        )
     content = DocumentContent(
         version,
         content_hash,
@@ -239,7 +319,7 @@ def _index(
         parsed.title,
         Indexing(location.document_id, collection, chunks, vectors),
     )
-    done = Ingestion("ready", started_at, version.version_id, chunk_count=len(chunks), embedded_count=embedded)
+    done = replace(attempt, outcome="ready", chunk_count=len(chunks), embedded_count=embedded)
     growth = _replace(location, collection, content, done, bucket=bucket, store=store)
     return Outcome("ready", len(chunks), embedded, growth=growth) if growth else None
 
@@ -278,12 +358,14 @@ def indexed(
 
 
 def _read(
-    location: Location, version: ObjectVersion, *, bucket: Bucket, parser: Parser, limits: Limits
+    location: Location, version: ObjectVersion, effort: Effort, *, bucket: Bucket, parser: Parser, limits: Limits
 ) -> tuple[bytes, Parsed]:
     with tempfile.TemporaryDirectory(prefix="rag-") as folder:
         path = Path(folder) / "document"
-        content_hash = bucket.fetch(location.object_key, version, path, limit_bytes=limits.document_bytes)
-        parsed = parser.parse(path, location.key)
+        with effort.stage("fetch"):
+            content_hash = bucket.fetch(location.object_key, version, path, limit_bytes=limits.document_bytes)
+        with effort.stage("parse"):
+            parsed = parser.parse(path, location.key)
     return content_hash, parsed
 
 
@@ -291,6 +373,7 @@ def _embed(
     location: Location,
     collection: Collection,
     chunks: Sequence[Chunk],
+    effort: Effort,
     *,
     embedder: Embedder,
     store: Store,
@@ -305,7 +388,8 @@ def _embed(
         if deadline.remaining() < RESERVE_SECONDS and number > 1:
             msg = f"time is short: {number - 1} of {len(batches)} batches are embedded and kept"
             raise OutOfTimeError(msg)
-        embedded = dict(zip(batch, embedder.embed(list(batch.values()), deadline), strict=True))
+        with effort.calls(embedder.used):
+            embedded = dict(zip(batch, embedder.embed(list(batch.values()), deadline), strict=True))
         vectors |= embedded
         if number < len(batches):  # the last one is stored with the document
             store.keep_embeddings(location, collection, embedded)
@@ -323,12 +407,12 @@ def _fail(
     collection: Collection,
     version: ObjectVersion,
     error: DocumentError,
-    started_at: datetime,
+    attempt: Ingestion,
     *,
     bucket: Bucket,
     store: Store,
 ) -> Outcome | None:
-    failed = Ingestion("failed", started_at, version.version_id, error_code=error.code, error_message=str(error))
+    failed = replace(attempt, outcome="failed", error_code=error.code, error_message=str(error))
     if not _replace(location, collection, DocumentContent(version), failed, bucket=bucket, store=store):
         return None
     return Outcome("failed", error_code=error.code)

@@ -42,6 +42,9 @@ class Settings(BaseModel):
     embedding_dimensions: int = Field(1536, ge=1, le=4000, description="Width of its vectors.")
     chat_model: str = Field("gpt-4.1-mini", description="Model that answers from the passages.")
     tokenizer_path: str = Field("", description="tokenizer.json of the embedding model; empty: tokens are estimated.")
+    embedding_usd_per_million_tokens: float | None = Field(
+        None, ge=0, description="What embedding a million tokens costs; unset: the history tells no cost."
+    )
     batch_size: int = Field(100, ge=1, le=2048, description="Texts per embedding request.")
     chunk_tokens: int = Field(150, ge=20, le=4000, description="Tokens that a chunk aims at.")
     chunk_max_tokens: int = Field(250, ge=30, le=8000, description="Tokens that no chunk exceeds, with its context.")

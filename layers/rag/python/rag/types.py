@@ -10,12 +10,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from rag.effort import Effort
+
 Mode = Literal["hybrid", "dense", "lexical"]
 Fusion = Literal["weighted", "rrf"]
 Rerank = Literal["none", "llm"]
 Style = Literal["short", "detailed", "summary"]
 Speaker = Literal["user", "assistant"]
 Status = Literal["uploaded", "processing", "ready", "failed"]
+# What beginning with a document comes to (rag/store/index.py).
+Begun = Literal["begun", "settled", "duplicate", "busy"]
+# How an attempt at a document ended: interrupted, it is left to the next delivery; superseded, the object was another.
+AttemptOutcome = Literal["ready", "failed", "forgotten", "interrupted", "superseded"]
 Role = Literal["reader", "writer", "admin"]
 
 Scalar: TypeAlias = str | int | float | bool
@@ -160,13 +166,46 @@ class DocumentContent:
 class Ingestion:
     """How one attempt at a document ended, as the table `ingestions` keeps it."""
 
-    outcome: Literal["ready", "failed", "forgotten"]
+    outcome: AttemptOutcome
     started_at: datetime
     version_id: str | None = None
     error_code: str | None = None
     error_message: str | None = None
     chunk_count: int = 0
     embedded_count: int = 0
+    effort: Effort = field(default_factory=Effort)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The delivery of a message that a `run` works off; the `last` one is followed by none."""
+
+    message_id: str
+    number: int = 1
+    last: bool = False
+    run: uuid.UUID = field(default_factory=uuid.uuid4)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What the table `ingestions` tells of one attempt at a document; `number` counts those at the same version."""
+
+    number: int
+    version_id: str | None
+    outcome: AttemptOutcome
+    error_code: str | None
+    error_message: str | None
+    chunk_count: int
+    embedded_count: int
+    started_at: datetime
+    finished_at: datetime
+    fetch_ms: int
+    parse_ms: int
+    embed_ms: int
+    store_ms: int
+    model_calls: int
+    tokens: int
+    cost_usd: float | None
 
 
 @dataclass(frozen=True, slots=True)

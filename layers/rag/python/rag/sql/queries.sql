@@ -128,17 +128,72 @@ values (%(tenant)s, %(document)s, %(collection)s, %(key)s, 'uploaded')
 on conflict do nothing
 
 -- begin_document --
--- The chunks of the version before keep serving until the new one is ready, failed or gone.
-insert into documents as d (tenant_id, id, collection_id, key, status, version_id, size, error_code, error_message)
-values (
-  %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(size)s, %(error_code)s, %(error_message)s
+-- The chunks of the version before keep serving until the new one is ready, failed or gone. One run at a time works on a
+-- version: `busy` when another has this very message, `duplicate` when its message is another one.
+with begun as (
+  insert into documents as d (
+    tenant_id, id, collection_id, key, status, version_id, size, error_code, error_message,
+    attempts, leased_until, leased_by, leased_message, leased_delivery
+  ) values (
+    %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(size)s, %(error_code)s, %(error_message)s,
+    1, now() + make_interval(secs => %(lease_seconds)s), %(run)s, %(message)s, %(delivery)s
+  )
+  on conflict (tenant_id, id) do update set
+    status = excluded.status, version_id = excluded.version_id, size = excluded.size,
+    error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now(),
+    attempts = case when d.version_id = excluded.version_id then d.attempts else 0 end + 1,
+    unsettled_at = case
+      when d.status = 'uploaded' then d.updated_at
+      when d.status = 'processing' and d.version_id = excluded.version_id then d.unsettled_at
+      else now()
+    end,
+    requeued_at = case when d.version_id = excluded.version_id then d.requeued_at end,
+    leased_until = excluded.leased_until, leased_by = excluded.leased_by,
+    leased_message = excluded.leased_message, leased_delivery = excluded.leased_delivery
+  where d.version_id is distinct from excluded.version_id
+    or ((d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK'))
+      and (coalesce(d.leased_until, '-infinity') <= now() or d.leased_by = excluded.leased_by
+        or (d.leased_message = excluded.leased_message and d.leased_delivery < excluded.leased_delivery)))
+  returning d.id
 )
-on conflict (tenant_id, id) do update set
-  status = excluded.status, version_id = excluded.version_id, size = excluded.size,
-  error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
-where d.version_id is distinct from excluded.version_id
-  or d.status in ('uploaded', 'processing') or d.error_code = 'INTERNAL'
-returning d.id
+select 'begun' from begun
+union all
+select case
+    when status in ('ready', 'failed') and coalesce(error_code, '') not in ('INTERNAL', 'STUCK') then 'settled'
+    when leased_message = %(message)s then 'busy'
+    else 'duplicate'
+  end
+from documents where tenant_id = %(tenant)s and id = %(document)s and not exists (select from begun)
+
+-- leave_document --
+-- What became of an attempt that wrote nothing; the next one need not wait for this one's time to be over.
+with left_alone as (
+  update documents set leased_until = null
+  where tenant_id = %(tenant)s and id = %(document)s and leased_by = %(run)s
+)
+{attempt_of_document}
+
+-- attempt_of_document --
+-- Part of the statements here; the time of the transaction is that of its stage.
+insert into ingestions (
+  tenant_id, document_id, collection_id, key, version_id, outcome, error_code, error_message, chunk_count, embedded_count, started_at,
+  attempt, fetch_ms, parse_ms, embed_ms, store_ms, model_calls, tokens, cost_usd
+) values (
+  %(tenant)s, %(document)s, %(collection)s, %(key)s, %(version)s, %(outcome)s, %(error_code)s, %(error_message)s, %(chunk_count)s,
+  %(embedded_count)s, %(started_at)s,
+  coalesce((select attempts from documents where tenant_id = %(tenant)s and id = %(document)s), 1),
+  %(fetch_ms)s, %(parse_ms)s, %(embed_ms)s, extract(epoch from clock_timestamp() - now()) * 1000,
+  %(model_calls)s, %(tokens)s, %(cost_usd)s
+)
+
+-- ingestions_of_document --
+-- The newest first.
+select attempt, version_id, outcome, error_code, error_message, chunk_count, embedded_count, started_at, finished_at,
+  fetch_ms, parse_ms, embed_ms, store_ms, model_calls, tokens, cost_usd
+from ingestions
+where tenant_id = %(tenant)s and document_id = %(document)s
+order by id desc
+limit %(most)s
 
 -- is_settled --
 -- Whether this version's ingest has ended: one that has not is going to look at the metadata itself.
@@ -181,7 +236,7 @@ with gone as (
     status = excluded.status, version_id = excluded.version_id, content_hash = excluded.content_hash, size = excluded.size,
     media_type = excluded.media_type, title = excluded.title, chunk_count = excluded.chunk_count,
     error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now(),
-    metadata = coalesce(%(metadata)s::jsonb, d.metadata), metadata_error = excluded.metadata_error
+    metadata = coalesce(%(metadata)s::jsonb, d.metadata), metadata_error = excluded.metadata_error, leased_until = null
 )
 {counted}
 
@@ -243,12 +298,7 @@ with dropped as (
   insert into collection_statistics (tenant_id, collection_id, document_count, chunk_count, lexeme_count)
   values (%(tenant)s, %(collection)s, %(document_change)s, %(chunk_change)s, %(lexeme_change)s)
 ), recorded as (
-  insert into ingestions (
-    tenant_id, document_id, collection_id, key, version_id, outcome, error_code, chunk_count, embedded_count, started_at
-  ) values (
-    %(tenant)s, %(document)s, %(collection)s, %(key)s, %(version)s, %(outcome)s, %(error_code)s, %(chunk_count)s,
-    %(embedded_count)s, %(started_at)s
-  )
+{attempt_of_document}
 )
 update collections set generation = generation + 1 where tenant_id = %(tenant)s and id = %(collection)s
 returning average_length

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rag.errors import ConflictError, NotFoundError
 from rag.store.collections import create_collection, existing_collection
 from rag.store.database import Database, Transaction
-from rag.types import CollectionSummary, Document, DocumentQuery, EmbeddingSpace
+from rag.types import Attempt, CollectionSummary, Document, DocumentQuery, EmbeddingSpace
 
 if TYPE_CHECKING:
     import uuid
@@ -60,6 +60,14 @@ class Catalog:
             send(document)
 
         self.database.write(tenant_id, work)
+
+    def attempts(self, tenant_id: uuid.UUID, document_id: uuid.UUID, *, most: int) -> list[Attempt]:
+        """Return what was done for a document, the newest first; nothing when there is no such document of theirs."""
+        rows = self.database.read(
+            tenant_id,
+            lambda transaction: transaction.rows("ingestions_of_document", document=document_id, most=most),
+        )
+        return [Attempt(*row) for row in rows]
 
     def collections(self, tenant_id: uuid.UUID) -> list[CollectionSummary]:
         rows = self.database.read(tenant_id, lambda transaction: transaction.rows("list_collections", name=None))

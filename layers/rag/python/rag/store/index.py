@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from rag.errors import FailureCode
 from rag.store import binary, statistics, writing
 from rag.store.collections import DEFAULT_LANGUAGE, create_collection, existing_collection, only_collection
 from rag.store.database import Database, Transaction
 from rag.types import (
+    Begun,
     Collection,
+    Delivery,
     Description,
     DocumentContent,
     EmbeddingSpace,
@@ -61,15 +64,23 @@ class IndexStore:
         )
 
     def begin(
-        self, location: Location, collection: Collection, version: ObjectVersion, *, failure: str | None = None
-    ) -> bool:
+        self,
+        location: Location,
+        collection: Collection,
+        version: ObjectVersion,
+        delivery: Delivery,
+        *,
+        lease_seconds: float | None = None,
+        failure: str | None = None,
+    ) -> Begun:
         """Mark the document as being processed, or as given up with this reason; chunks of the version before stay.
 
-        False, and nothing changes, when this very version is ready, or failed for a reason of its own.
+        Nothing changes when this very version is `settled` (ready, or failed for a reason of its own), or another run
+        has it for so many seconds: `duplicate` when that works off another message, `busy` when it is the same one.
         """
 
-        def work(transaction: Transaction) -> bool:
-            rows = transaction.last_rows(
+        def work(transaction: Transaction) -> Begun:
+            [(begun,)] = transaction.last_rows(
                 "begin_document",
                 document=location.document_id,
                 collection=collection.id,
@@ -79,10 +90,23 @@ class IndexStore:
                 error_message=failure,
                 version=version.version_id,
                 size=version.size,
-            )
-            return bool(rows)
+                lease_seconds=lease_seconds,
+                run=delivery.run,
+                message=delivery.message_id,
+                delivery=delivery.number,
+            ) or [("busy",)]
+            return cast("Begun", begun)
 
         return self.database.write(location.tenant_id, work)
+
+    def leave(self, location: Location, collection: Collection, ingestion: Ingestion, delivery: Delivery) -> None:
+        """Record an attempt that wrote nothing, and let go of the document."""
+        self.database.write(
+            location.tenant_id,
+            lambda transaction: transaction.last_rows(
+                "leave_document", run=delivery.run, **writing.attempt(location, collection, ingestion)
+            ),
+        )
 
     def known_embeddings(self, location: Location, collection: Collection) -> dict[bytes, Vector]:
         """Content hash → vector, of the version before and of an attempt that was cut short."""

@@ -151,15 +151,7 @@ def record(
     # Last, because every ingest of the collection waits for its row until the commit.
     [(average_length,)] = transaction.rows(
         "record_ingestion",
-        document=location.document_id,
-        collection=collection.id,
-        key=location.key,
-        version=ingestion.version_id,
-        outcome=ingestion.outcome,
-        error_code=ingestion.error_code,
-        chunk_count=ingestion.chunk_count,
-        embedded_count=ingestion.embedded_count,
-        started_at=ingestion.started_at,
+        **attempt(location, collection, ingestion),
         changes=binary.column(sparsevec, _changes(before.frequencies, after.frequencies)),
         document_change=(after.chunk_count > 0) - (before.chunk_count > 0),
         chunk_change=after.chunk_count - before.chunk_count,
@@ -167,6 +159,29 @@ def record(
     )
     if average_length != collection.average_length and ingestion.chunk_count:
         raise WeighedAnewError
+
+
+def attempt(location: Location, collection: Collection, ingestion: Ingestion) -> dict[str, Any]:
+    """What `attempt_of_document` keeps."""
+    effort = ingestion.effort
+    return {
+        "document": location.document_id,
+        "collection": collection.id,
+        "key": location.key,
+        "version": ingestion.version_id,
+        "outcome": ingestion.outcome,
+        "error_code": ingestion.error_code,
+        "error_message": ingestion.error_message,
+        "chunk_count": ingestion.chunk_count,
+        "embedded_count": ingestion.embedded_count,
+        "started_at": ingestion.started_at,
+        "fetch_ms": effort.milliseconds("fetch"),
+        "parse_ms": effort.milliseconds("parse"),
+        "embed_ms": effort.milliseconds("embed"),
+        "model_calls": effort.model_calls,
+        "tokens": effort.tokens,
+        "cost_usd": effort.cost_usd,
+    }
 
 
 def _changes(before: Counter[int], after: Counter[int]) -> Iterator[bytes]:
