@@ -18,7 +18,7 @@ import pytest
 from rag.errors import DocumentError
 from rag.limits import Limits
 from rag.parser import Parser
-from rag.types import Parsed
+from rag.types import Parsed, Section
 from tests.integration.outcomes import LEAK, REFUSED
 
 if TYPE_CHECKING:
@@ -198,6 +198,13 @@ def test_a_helper_killed_from_outside_is_replaced_without_the_document_noticing(
     assert _text(parser.parse(path, "a.txt")) == "Still here."
     parser.close()
     assert _helpers(os.getpid()) == others
+
+
+def test_a_section_comes_from_the_child_with_all_that_it_is(parser: Parser, tmp_path: Path) -> None:
+    path = _written(tmp_path, "a.csv", b"Team,City,Cups\nMaple Leafs,Toronto,13\n")
+
+    text = "Team | City | Cups\nTeam: Maple Leafs | City: Toronto | Cups: 13"
+    assert list(parser.parse(path, "a.csv").sections) == [Section(text, rows="\n")]
 
 
 def test_many_threads_share_one_parser(parser: Parser, tmp_path: Path) -> None:

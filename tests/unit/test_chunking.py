@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag import chunking, tokens
+from rag import chunking, parsing, tokens
 from rag.types import Chunk, Parsed, Section
 
 _count = tokens.tokenizer(None)
@@ -13,7 +13,11 @@ _words = st.sampled_from(
 )
 _texts = st.lists(_words, max_size=120).map(" ".join)
 _sections = st.builds(
-    Section, _texts, st.sampled_from([None, 1, 2]), st.sampled_from([None, "Rocks", "A › " + "B " * 60])
+    Section,
+    _texts,
+    st.sampled_from([None, 1, 2]),
+    st.sampled_from([None, "Rocks", "A › " + "B " * 60]),
+    st.sampled_from([None, "\n", "\n\n"]),
 )
 _documents = st.builds(
     Parsed, st.just("text/plain"), st.lists(_sections, max_size=6).map(tuple), st.sampled_from([None, "On rivers"])
@@ -146,3 +150,55 @@ def test_counting_is_asked_for_in_batches() -> None:
     chunking.split(Parsed("text/plain", (Section("One short sentence. " * 5000),)), count_tokens=count)
 
     assert len(calls) < 10
+
+
+# Tables and records
+
+
+def _table(*rows: str, heading: str | None = None) -> list[Chunk]:
+    return list(
+        chunking.split(Parsed("text/csv", (Section("\n".join(rows), None, heading, "\n"),)), count_tokens=_count)
+    )
+
+
+def _row(number: int) -> str:
+    return f"Team: Number {number} | City: St. John's. And others | Cups: {number % 7}"
+
+
+def test_several_rows_make_a_chunk_and_none_is_cut() -> None:
+    rows = [_row(number) for number in range(200)]
+
+    chunks = _table("Team | City | Cups", *rows)
+
+    assert 10 < len(chunks) < 100
+    assert [row for chunk in chunks for row in chunk.content.split("\n")] == ["Team | City | Cups", *rows]
+    assert all("Team: " in chunk.content and "Cups: " in chunk.content for chunk in chunks)
+
+
+def test_a_row_too_long_is_cut_between_its_cells_and_its_rest_says_whose_it_is() -> None:
+    row = " | ".join(["id: 17", *(f"column {number}: " + "words of it " * 15 for number in range(12))])
+
+    chunks = _table("id | columns", row, heading="Sheet")
+
+    assert len(chunks) > 3
+    assert " ".join(chunk.content for chunk in chunks).split() == f"id | columns {row}".split()
+    assert all(chunk.content.startswith("column ") for chunk in chunks[1:])
+    assert [chunk.heading for chunk in chunks[1:]] == ["Sheet › id: 17"] * (len(chunks) - 1)
+    assert all("id: 17" in chunk.text for chunk in chunks)
+
+
+def test_the_rest_of_a_cell_too_long_names_its_column() -> None:
+    chunks = _table("id: 17 | remarks: " + "It rained all day. " * 200 + "| last: 1")
+
+    assert {chunk.heading for chunk in chunks[2:-1]} == {"id: 17 › remarks"}
+    assert all("remarks" in chunk.text for chunk in chunks)
+
+
+def test_records_are_packed_whole_and_parted_by_empty_lines() -> None:
+    parsed = parsing.parse("\n".join(f'{{"id": {n}, "note": "One.\\n\\nTwo."}}' for n in range(60)).encode(), "x.jsonl")
+
+    chunks = list(chunking.split(parsed, count_tokens=_count))
+
+    records = [record for chunk in chunks for record in chunk.content.split("\n\n")]
+    assert records == [f"id: {n}\nnote: One.\nTwo." for n in range(60)]
+    assert 1 < len(chunks) < 30

@@ -2,7 +2,9 @@
 
 Sentences are packed greedily up to `target` tokens; a sentence is cut only where it alone exceeds `maximum`. Passages
 do not overlap: each is indexed together with its document's title and its heading, which is what a passage out of
-context lacks. Every step is linear in the text; tokens are counted in batches, of as many sections as are held at once.
+context lacks. Of a table whole rows are packed, each of which names its columns; the rest of a row that is too long is
+indexed with the row's first cell and the name of the column that was cut. Every step is linear in the text; tokens are
+counted in batches, of as many sections as are held at once.
 """
 
 from __future__ import annotations
@@ -36,16 +38,19 @@ _CHUNK_CHARACTERS = 4000
 _GROUP_CHARACTERS = 1_000_000
 # What few words are joined to; without it a large document of nothing but small sections would be one passage.
 _JOINED_CHARACTERS = 30_000
+_CELL_CHARACTERS = 80
+_CELL_END = re.compile(r" \| |\n+")
 _BOUNDARY = re.compile(r"[,;:|)\]、，；：]\s*|\s+")
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """A sentence, or a piece of one too long."""
+    """A sentence, or a piece of one too long; or of the row that begins at `row`."""
 
     start: int
     end: int
     tokens: int = 0
+    row: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,30 +110,47 @@ def _size_of_piece(piece: _Passage) -> int:
 
 
 def _passages(sections: Sequence[Section], count_tokens: CountTokens, room: int) -> list[_Passage]:
-    spans = [
-        [piece for span in sentences(section.text) for piece in _pieces(section.text, *span)] for section in sections
+    uncounted = [_units(section) for section in sections]
+    texts = [
+        section.text[unit.start : unit.end]
+        for section, found in zip(sections, uncounted, strict=True)
+        for unit in found
     ]
-    counts = iter(
-        count_tokens(
-            [section.text[start:end] for section, found in zip(sections, spans, strict=True) for start, end in found]
-        )
-    )
+    counts = iter(count_tokens(texts))
     passages = []
-    for section, found in zip(sections, spans, strict=True):
-        units = [_Unit(start, end, next(counts)) for start, end in found]
+    for section, found in zip(sections, uncounted, strict=True):
+        units = [_Unit(unit.start, unit.end, next(counts), unit.row) for unit in found]
         if any(unit.tokens > room for unit in units):
             units = _fitted(section.text, units, count_tokens, room)
         passages.append(_Passage(section.text, section.page, section.heading, tuple(units)))
     return [passage for passage in passages if passage.units]
 
 
-def _pieces(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """A span cut at clauses or words so that no piece is longer than `_UNIT_CHARACTERS`."""
+def _units(section: Section) -> list[_Unit]:
+    if section.rows is None:
+        return [unit for span in sentences(section.text) for unit in _pieces(section.text, *span)]
+    return [
+        unit for start, end in _rows(section.text, section.rows) for unit in _pieces(section.text, start, end, start)
+    ]
+
+
+def _rows(text: str, separator: str) -> Iterator[tuple[int, int]]:
+    start = 0
+    while start < len(text):
+        end = text.find(separator, start) % (len(text) + 1)
+        if text[start:end].strip():
+            yield start, end
+        start = end + len(separator)
+
+
+def _pieces(text: str, start: int, end: int, row: int | None = None) -> Iterator[_Unit]:
+    """A span cut at cells, clauses or words so that no piece is longer than `_UNIT_CHARACTERS`."""
     while end - start > _UNIT_CHARACTERS:
-        cut = _last_boundary(text, start + _UNIT_CHARACTERS // 2, start + _UNIT_CHARACTERS)
-        yield start, cut
+        cut = _last_cell(text, start, start + _UNIT_CHARACTERS) if row is not None else None
+        cut = cut or _last_boundary(text, start + _UNIT_CHARACTERS // 2, start + _UNIT_CHARACTERS)
+        yield _Unit(start, cut, row=row)
         start = cut
-    yield start, end
+    yield _Unit(start, end, row=row)
 
 
 def _fitted(text: str, units: list[_Unit], count_tokens: CountTokens, room: int) -> list[_Unit]:
@@ -148,8 +170,19 @@ def _halved(text: str, unit: _Unit) -> list[_Unit]:
     length = unit.end - unit.start
     if length < 2:
         return [unit]
-    cut = _last_boundary(text, unit.start + length // 4, unit.start + max(1, length // 2))
-    return [_Unit(unit.start, cut), _Unit(cut, unit.end)]
+    middle = unit.start + max(1, length // 2)
+    cut = None
+    if unit.row is not None:
+        after = _CELL_END.search(text, middle, unit.end - 1)
+        cut = _last_cell(text, unit.start, middle) or (after and after.end())
+    cut = cut or _last_boundary(text, unit.start + length // 4, middle)
+    return [_Unit(unit.start, cut, row=unit.row), _Unit(cut, unit.end, row=unit.row)]
+
+
+def _last_cell(text: str, low: int, high: int) -> int | None:
+    """Where the last cell begins that begins between `low` and `high`."""
+    begins = [cell.end() for cell in _CELL_END.finditer(text, low, high)]
+    return begins[-1] if begins else None
 
 
 def _last_boundary(text: str, low: int, high: int) -> int:
@@ -183,9 +216,14 @@ def _belong_together(last: _Passage, passage: _Passage, tiny: int) -> bool:
 def _merged(first: _Passage, second: _Passage) -> _Passage:
     text = f"{first.text}\n\n{second.text}"
     shift = len(text) - len(second.text)
-    moved = tuple(_Unit(unit.start + shift, unit.end + shift, unit.tokens) for unit in second.units)
+    moved = tuple(_moved(unit, shift) for unit in second.units)
     heading = (first if first.tokens > second.tokens else second).heading
     return _Passage(text, first.page, heading, first.units + moved)
+
+
+def _moved(unit: _Unit, shift: int) -> _Unit:
+    row = None if unit.row is None else unit.row + shift
+    return _Unit(unit.start + shift, unit.end + shift, unit.tokens, row)
 
 
 def _packed(passage: _Passage, target: int, room: int) -> Iterator[_Passage]:
@@ -205,12 +243,32 @@ def _packed(passage: _Passage, target: int, room: int) -> Iterator[_Passage]:
     if len(packs) > 1 and tokens < target // 4 and tokens + _tokens(packs[-2]) <= room:
         packs[-2:] = [packs[-2] + packs[-1]]
     for pack in packs:
-        yield replace(passage, units=tuple(pack))
+        yield replace(passage, units=tuple(pack), heading=_heading(passage, pack[0]))
+
+
+def _heading(passage: _Passage, first: _Unit) -> str | None:
+    """The passage's own, and for the rest of a row which row and which column it is of."""
+    text, row = passage.text, first.row
+    if row is None or first.start == row:
+        return passage.heading
+    cell = _last_cell(text, max(row, first.start - _CHUNK_CHARACTERS), first.start)
+    parts = [passage.heading, _cell(text, row)]
+    if cell is not None and cell != first.start:
+        parts.append(_cell(text, cell).partition(": ")[0])
+    return _HEADING_SEPARATOR.join(part for part in parts if part)
+
+
+def _cell(text: str, start: int) -> str:
+    """The beginning of the cell that begins there."""
+    end = _CELL_END.search(text, start)
+    return " ".join(text[start : end.start() if end else len(text)][:_CELL_CHARACTERS].split())
 
 
 def _heading_at_the_end(text: str, pack: list[_Unit]) -> list[_Unit]:
     """Takes a short last line without a full stop away from the pack: it announces what follows."""
     last = pack[-1]
+    if last.row is not None:
+        return []
     short = len(pack) > 1 and last.tokens <= _HEADING_TOKENS
     own_line = text[pack[-2].end : last.start].count("\n") > 0 if short else False
     return [pack.pop()] if own_line and text[last.end - 1].isalnum() and text[last.end : last.end + 1] == "\n" else []
@@ -269,7 +327,8 @@ def _bounded(chunks: list[Chunk], count_tokens: CountTokens, maximum: int) -> li
         if tokens <= maximum or len(chunk.content) < 2:
             bounded.append(replace(chunk, tokens=tokens))
         else:
-            middle = _last_boundary(chunk.content, len(chunk.content) // 4, max(1, len(chunk.content) // 2))
+            low, high = len(chunk.content) // 4, max(1, len(chunk.content) // 2)
+            middle = chunk.content.rfind("\n", low, high) + 1 or _last_boundary(chunk.content, low, high)
             halves = [chunk.content[:middle].strip(), chunk.content[middle:].strip()]
             bounded += _bounded([replace(chunk, content=half) for half in halves if half], count_tokens, maximum)
     return bounded

@@ -92,7 +92,7 @@ def _outcome(document: int, sections: int, name: str, limits: Limits) -> bytes:
         with os.fdopen(document, "rb") as file, os.fdopen(sections, "wb") as written:
             parsed = parsing.read(file, name, limits)
             for section in parsed.sections:
-                line = json.dumps([section.text, section.page, section.heading], ensure_ascii=False)
+                line = json.dumps([section.text, section.page, section.heading, section.rows], ensure_ascii=False)
                 written.write(line.encode() + b"\n")
     except DocumentError as error:
         return _failure(error.code, str(error))

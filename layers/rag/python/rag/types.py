@@ -37,11 +37,15 @@ _NAMESPACE = uuid.UUID("6f1d3c1e-54b5-5b6e-9c63-0b9f2a1d7c55")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A run of text on one page under one heading; `text` starts with the heading's own line, where there is one."""
+    """A run of text on one page under one heading; `text` starts with the heading's own line, where there is one.
+
+    Of a table, or of a list of records, each row names its columns itself, and `rows` is what stands between two rows.
+    """
 
     text: str
     page: int | None = None
     heading: str | None = None
+    rows: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

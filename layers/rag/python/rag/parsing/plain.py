@@ -20,6 +20,7 @@ _FENCE = re.compile(r"\s{0,3}(```+|~~~+)")
 _ATX_HEADING = re.compile(r"\s{0,3}(#{1,6})\s+(.*?)\s*#*\s*\Z")
 _SETEXT_LINE = re.compile(r"\s{0,3}(=+|-{2,})\s*\Z")
 _OWN_LINE = re.compile(r"\s*(?:[-*+]\s|\d+[.)]\s|[|>]|\[\^?[^\]]+\]:|\s{4,}\S|<)")
+_EMPTY_LINES = re.compile(r"\n\s*\n")
 _FRONT_MATTER = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
 _SECTION_CHARACTERS = 1_000_000
 _FRONT_TITLE = re.compile(r"^title:\s*[\"']?(.+?)[\"']?\s*$", re.MULTILINE)
@@ -46,12 +47,12 @@ def json_document(content: str, limits: Limits) -> list[Section]:
     value = json.loads(content)
     limiting.refuse_depth([value], _within, limits)
     elements = value if isinstance(value, list) else [value]
-    return [Section(text="\n\n".join("\n".join(_leaves(element)) for element in elements))]
+    return list(_records("\n".join(_leaves(element)) for element in elements))
 
 
 def json_lines(lines: Iterable[str]) -> Iterator[Section]:
     """A paragraph per line; a line that is not JSON stays as it is."""
-    return _grouped((_json_line(line.rstrip("\r\n")) for line in lines if line.strip()), "\n\n")
+    return _records(_json_line(line.rstrip("\r\n")) for line in lines if line.strip())
 
 
 def markdown(content: str) -> tuple[str | None, list[Section]]:
@@ -63,6 +64,11 @@ def markdown(content: str) -> tuple[str | None, list[Section]]:
     return (title[1] if title else outline.first_heading(blocks)), outline.sections(blocks)
 
 
+def _records(texts: Iterable[str]) -> Iterator[Section]:
+    """A paragraph per record, so that none may hold an empty line itself."""
+    return _grouped((_EMPTY_LINES.sub("\n", text) for text in texts), "\n\n")
+
+
 def _grouped(paragraphs: Iterable[str], separator: str) -> Iterator[Section]:
     """All in one section, or in several of a megabyte."""
     group: list[str] = []
@@ -71,10 +77,10 @@ def _grouped(paragraphs: Iterable[str], separator: str) -> Iterator[Section]:
         group.append(paragraph)
         characters += len(paragraph)
         if characters >= _SECTION_CHARACTERS:
-            yield Section(separator.join(group))
+            yield Section(separator.join(group), rows=separator)
             group, characters = [], 0
     if group:
-        yield Section(separator.join(group))
+        yield Section(separator.join(group), rows=separator)
 
 
 def _json_line(line: str) -> str:

@@ -16,7 +16,7 @@ def read(data: bytes, media_type: str, limits: Limits) -> tuple[str | None, list
     texts = [(name, "\n".join(tables.lines(rows, likely_headed=True))) for name, rows in found if name not in hidden]
     if not any(text for _, text in texts):
         raise DocumentError("EMPTY", "No visible sheet of the workbook holds any cell.")
-    return title, [Section(text=f"{name}\n\n{text}", heading=name or None) for name, text in texts if text]
+    return title, [Section(text=f"{name}\n\n{text}", heading=name or None, rows="\n") for name, text in texts if text]
 
 
 def _hidden_sheets(archive: Archive) -> frozenset[str]:
