@@ -7,6 +7,9 @@ import gc
 # Until everything is imported, which stays: looking for garbage among it again and again is a tenth of the time.
 gc.disable()
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.metrics import MetricUnit
@@ -14,7 +17,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from rag import ingestion, telemetry, wiring
 from rag.deadline import Deadline
 from rag.errors import NotFoundError, OutOfTimeError, RagError
-from rag.records import Named, named
+from rag.records import Named, by_document, named
 from rag.types import JSON, Delivery, Location
 
 if TYPE_CHECKING:
@@ -37,8 +40,31 @@ def handler(event: JSON, context: LambdaContext) -> Any:
     metrics.add_metric("Batches", MetricUnit.Count, 1)
     announce(event)
     # Powertools' batch processor does no more, and is a fifth of the initialisation: it imports every event there is.
-    failed = [record["messageId"] for record in event["Records"] if not done(record, context)]
+    failed = work_off_all(event["Records"], context)
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+
+
+def work_off_all(records: list[JSON], context: LambdaContext) -> list[str]:
+    """Ids of the messages that failed; some are worked off at once, those of one document after one another.
+
+    While one document waits for the model, the bucket or the database, the others use the processor.
+    """
+
+    def failed(messages: list[JSON]) -> list[str]:
+        return [record["messageId"] for record in messages if not done(record, context)]
+
+    groups = by_document(records, wiring.settings().bucket)
+    build_edges()
+    with ThreadPoolExecutor(wiring.settings().ingest_threads, thread_name_prefix="ingest") as threads:
+        return list(chain.from_iterable(threads.map(failed, groups)))
+
+
+def build_edges() -> None:
+    """Before threads ask for them at once, which would build some twice."""
+    edges = (wiring.bucket, wiring.parser, wiring.llm, wiring.index_store, wiring.count_tokens, wiring.queue)
+    for edge in (*edges, wiring.maintenance_queue):
+        with suppress(Exception):  # it is said by whichever document needs it
+            edge()
 
 
 def announce(event: JSON) -> None:

@@ -9,6 +9,7 @@ import pytest
 from cdk.stages import STAGES
 from cdk.templates import Templates
 from functions.table import ANSWER, FUNCTIONS, INGEST, MAINTAIN, OWNER, QUERY, TENANTS, FunctionRow
+from rag.settings import Settings
 from rag.telemetry import NAMESPACE
 from tests.infrastructure.reading import as_list, only, properties, resources, starting, text
 
@@ -121,9 +122,10 @@ def test_a_new_version_is_tried_on_a_tenth_of_the_requests_and_taken_back(templa
 @pytest.mark.parametrize("stage", ["staging", "prod"])
 def test_all_sandboxes_together_leave_connections_over(templates: Templates, stage: str) -> None:
     reserved = [deployed(templates, stage, row)["ReservedConcurrentExecutions"] for row in FUNCTIONS]
-    # maintain holds two connections: one has the lock, the other weighs chunks anew.
-    connections = sum(reserved) + deployed(templates, stage, MAINTAIN)["ReservedConcurrentExecutions"]
-    assert connections <= 0.8 * BY_NAME[stage].database_connections
+    # maintain holds two connections: one has the lock, the other weighs chunks anew; ingest one for each document.
+    more = {MAINTAIN: 1, INGEST: Settings().ingest_threads - 1}
+    several = [count * deployed(templates, stage, row)["ReservedConcurrentExecutions"] for row, count in more.items()]
+    assert sum(reserved) + sum(several) <= 0.8 * BY_NAME[stage].database_connections
 
 
 @pytest.mark.parametrize("stage", list(BY_NAME))

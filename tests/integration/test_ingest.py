@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -501,12 +502,32 @@ def test_the_same_content_as_a_new_version_leaves_the_same_rows(deployment: Depl
     assert embedded(deployment) == []
 
 
+def test_documents_of_one_batch_wait_for_the_model_at_the_same_time(deployment: Deployment) -> None:
+    all_there = threading.Barrier(3)
+
+    def reply(handler: Any, body: dict[str, Any]) -> None:
+        all_there.wait(20)  # which one after another never are
+        fake_model.send_json(handler, fake_model.embeddings([[1.0] * 4 for _ in body["input"]]))
+
+    bodies = [notification(store(deployment, f"{number}.txt", paragraph(f"n{number}"))) for number in range(3)]
+    deployment.model.script = [reply] * 3
+    assert deployment.ingest(*bodies, ingest_threads="3") == DONE
+    assert [item["status"] for item in deployment.documents().values()] == ["ready"] * 3
+
+
+def test_several_messages_of_one_document_in_a_batch_embed_it_once(deployment: Deployment) -> None:
+    bodies = [notification(store(deployment, f"{number % 2}.txt", paragraph(f"n{number % 2}"))) for number in range(6)]
+    assert deployment.ingest(*bodies) == DONE
+    texts = embedded(deployment)
+    assert len(texts) == len(set(texts)) == len(contents(deployment))
+
+
 def test_documents_that_wait_in_a_batch_are_visible_as_uploaded(deployment: Deployment) -> None:
     bodies = [notification(store(deployment, f"{n}.txt", f"This is document {n}.")) for n in range(3)]
     seen: list[Any] = []
     look = before_reply(lambda: seen.extend(rows(deployment, "select key, status from documents order by key")))
     deployment.model.script = [look]
-    assert deployment.ingest(*bodies) == DONE
+    assert deployment.ingest(*bodies, ingest_threads="1") == DONE
     assert seen == [("0.txt", "processing"), ("1.txt", "uploaded"), ("2.txt", "uploaded")]
 
 

@@ -176,9 +176,9 @@ def test_tenants_are_made_and_known_by_functions_that_log_in_with_tokens(functio
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_of_a_function_logs_in_with_a_token(function: Callable[..., None], role: str) -> None:
     function(role)
-    connection = wiring.database()._open()
-    assert connection.execute("select current_user").fetchall() == [(role,)]
-    assert connection.pgconn.ssl_in_use
+    with wiring.database()._connection() as connection:
+        assert connection.execute("select current_user").fetchall() == [(role,)]
+        assert connection.pgconn.ssl_in_use
 
 
 @pytest.mark.usefixtures("migrated")

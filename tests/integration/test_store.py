@@ -383,8 +383,8 @@ def test_a_database_that_is_away_is_a_typed_error() -> None:
 def test_no_statement_is_prepared_on_the_server(world: World) -> None:
     for _ in range(10):
         world.find("anything")
-    prepared = world.search.database._open().execute("select count(*) from pg_prepared_statements").fetchall()
-    assert prepared == [(0,)]
+    with world.search.database._connection() as connection:
+        assert connection.execute("select count(*) from pg_prepared_statements").fetchall() == [(0,)]
 
 
 def test_a_key_names_its_tenant_and_a_wrong_one_nobody(world: World) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from rag.store import binary
-from rag.store.statistics import LEXEMES_PER_BLOCK, Block, changed
+from rag.store.statistics import LEXEMES_PER_BLOCK, Block, added, changed
 
 LEXEMES = some.integers(1, 999_999_999)
 
@@ -37,4 +37,14 @@ def test_a_block_that_nothing_changes_is_not_written() -> None:
 @given(some.dictionaries(LEXEMES, some.integers(-1000, 1000)))
 def test_a_sparse_vector_is_read_as_it_was_written(counts: dict[int, int]) -> None:
     lexemes = sorted(counts)
-    assert binary.lexeme_counts(binary.sparse_vector(lexemes, map(counts.__getitem__, lexemes))) == counts
+    values = [counts[lexeme] for lexeme in lexemes]
+    assert binary.lexeme_counts(binary.sparse_vector(lexemes, values)) == (lexemes, values)
+
+
+@given(some.lists(some.dictionaries(LEXEMES | some.integers(1, 50), some.integers(-5, 5), max_size=60), max_size=6))
+def test_changes_are_added_up_as_they_were_appended(rounds: list[dict[int, int]]) -> None:
+    every: Counter[int] = Counter()
+    for changes in rounds:
+        every.update(changes)
+    sparse = [binary.sparse_vector(sorted(one), [one[lexeme] for lexeme in sorted(one)]) for one in rounds]
+    assert added(sparse) == every

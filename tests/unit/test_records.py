@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.records import Named, document, named
+from rag.records import Named, by_document, document, named
 from rag.types import Location
 
 TENANT = uuid.UUID("0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11")
@@ -106,3 +106,10 @@ def test_a_notification_of_another_bucket_is_not_ours() -> None:
     body = json.dumps({"Records": [record(f"{TENANT}/default/a.txt", "another")]})
     with pytest.raises(ValueError, match="of the bucket documents"):
         named(body, BUCKET)
+
+
+def test_messages_of_one_document_stay_together_and_in_their_order() -> None:
+    bodies = [message(f"{TENANT}/default/{key}") for key in ("a.txt", "b.txt", "a.txt.metadata.json", "b.txt")]
+    records = [{"messageId": str(number), "body": body} for number, body in enumerate([*bodies, "poison", "{}"])]
+    groups = by_document(records, BUCKET)
+    assert [[record["messageId"] for record in group] for group in groups] == [["0", "2"], ["1", "3"], ["4"], ["5"]]

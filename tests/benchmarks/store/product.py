@@ -9,6 +9,7 @@ import hashlib
 import uuid
 from array import array
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,8 +61,12 @@ class Product:
         self._search = SearchStore(self._asking, self._space)
 
     def add(self, corpus: Corpus, chunks: range) -> None:
-        for start in range(chunks.start, chunks.stop, CHUNKS_PER_DOCUMENT):
-            self._ingest(corpus, range(start, min(start + CHUNKS_PER_DOCUMENT, chunks.stop)))
+        """As many documents at once as the function ingest works on by default."""
+        starts = range(chunks.start, chunks.stop, CHUNKS_PER_DOCUMENT)
+        documents = [range(start, min(start + CHUNKS_PER_DOCUMENT, chunks.stop)) for start in starts]
+        with ThreadPoolExecutor(Settings().ingest_threads) as threads:
+            for _ in threads.map(lambda document: self._ingest(corpus, document), documents):
+                pass
 
     def index(self) -> None:
         made = IndexMaintenance(

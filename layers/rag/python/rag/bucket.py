@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rag import metadata
+from rag import metadata, sdk
 from rag.errors import DocumentError, UnavailableError
 from rag.types import JSON, ObjectVersion
 
@@ -118,7 +118,6 @@ class Bucket:
 
     def _client(self, budget: Budget = PATIENT) -> S3Client:
         if budget not in self._clients:
-            import boto3  # noqa: PLC0415 (0.4 s that most questions do not need)
             from botocore.config import Config  # noqa: PLC0415
 
             config = Config(
@@ -129,7 +128,7 @@ class Bucket:
                 # Else a form's URL names no region, and a bucket elsewhere than us-east-1 answers by a redirect.
                 s3={"addressing_style": "virtual"},
             )
-            self._clients[budget] = boto3.client("s3", config=config)
+            self._clients[budget] = sdk.client("s3", config=config)
         return self._clients[budget]
 
 

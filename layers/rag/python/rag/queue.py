@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
+from rag import sdk
 from rag.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -42,7 +43,5 @@ class Queue:
 
     def _sqs(self) -> SQSClient:
         if self._client is None:
-            import boto3  # noqa: PLC0415 (0.4 s that a batch without failures does not need)
-
-            self._client = boto3.client("sqs")
+            self._client = sdk.client("sqs")
         return self._client

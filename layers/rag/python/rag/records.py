@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote_plus
 
 from rag import metadata
-from rag.types import Location
+from rag.types import JSON, Location
 
 COLLECTION = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -36,6 +38,19 @@ def named(body: str, bucket: str) -> list[Named]:
         msg = f"the message is not an S3 notification of the bucket {bucket}"
         raise ValueError(msg) from error
     return [found for found in map(document, keys) if found is not None]
+
+
+def by_document(records: Iterable[JSON], bucket: str) -> list[list[JSON]]:
+    """The messages, those that begin with the same document together and in their order."""
+    together: defaultdict[object, list[JSON]] = defaultdict(list)
+    for record in records:
+        try:
+            first, *_ = named(record["body"], bucket)
+        except ValueError:  # it names none, or is no notification
+            together[record["messageId"]].append(record)
+        else:
+            together[first.location].append(record)
+    return list(together.values())
 
 
 def document(object_key: str) -> Named | None:

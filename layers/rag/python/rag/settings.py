@@ -45,6 +45,9 @@ class Settings(BaseModel):
     embedding_usd_per_million_tokens: float | None = Field(
         None, ge=0, description="What embedding a million tokens costs; unset: the history tells no cost."
     )
+    ingest_threads: int = Field(
+        4, ge=1, le=10, description="Documents of one batch that ingest works on at once, each with a connection."
+    )
     batch_size: int = Field(100, ge=1, le=2048, description="Texts per embedding request.")
     chunk_tokens: int = Field(150, ge=20, le=4000, description="Tokens that a chunk aims at.")
     chunk_max_tokens: int = Field(250, ge=30, le=8000, description="Tokens that no chunk exceeds, with its context.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
@@ -21,9 +23,19 @@ def logger() -> Logger:
     )
 
 
+class SharedMetrics(Metrics):
+    """As Powertools', whose counters threads may not share without a lock."""
+
+    _counting = threading.Lock()
+
+    def add_metric(self, *args: Any, **given: Any) -> None:
+        with self._counting:
+            super().add_metric(*args, **given)
+
+
 def metrics() -> Metrics:
     """CloudWatch embedded metric format, on standard output."""
-    return Metrics(namespace=NAMESPACE, service=_function())
+    return SharedMetrics(namespace=NAMESPACE, service=_function())
 
 
 def count_usage(metrics: Metrics, used: Usage) -> None:

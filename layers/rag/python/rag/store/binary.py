@@ -69,14 +69,14 @@ def sparse_vector(lexemes: Sequence[int], values: Iterable[float]) -> bytes:
     return header + _big_endian(indices) + _big_endian(array("f", values))
 
 
-def lexeme_counts(sparse: bytes) -> dict[int, int]:
-    """What `sparse_vector` wrote of whole numbers."""
+def lexeme_counts(sparse: bytes) -> tuple[list[int], list[int]]:
+    """The lexemes that `sparse_vector` was given, and their values, which were whole numbers."""
     half = (len(sparse) - 12) // 2
     indices, values = array("i", sparse[12 : 12 + half]), array("f", sparse[12 + half :])
     if sys.byteorder == "little":
         indices.byteswap()
         values.byteswap()
-    return dict(zip([index + 1 for index in indices], map(int, values), strict=True))
+    return [index + 1 for index in indices], list(map(int, values))
 
 
 def _header(oid: int, length: int, *, nulls: bool = False) -> bytes:

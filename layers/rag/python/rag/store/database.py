@@ -1,8 +1,9 @@
-"""One connection per execution environment, and the one way to be inside a transaction of a tenant."""
+"""A connection for each thread of an execution environment, and the one way to be inside a transaction of a tenant."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -102,7 +103,9 @@ class Transaction:
 
 
 class Database:
-    """A connection that is made on first use, kept between invocations and made again when it was lost.
+    """Connections that are made on first use, kept between invocations and made again when they were lost.
+
+    As many as threads were at work at once, which may share it: each transaction has one to itself.
 
     No prepared statements (RDS Proxy would pin the session, and a generic plan would miss partial indexes), no session
     state: what a transaction needs is set inside it.
@@ -111,7 +114,8 @@ class Database:
     def __init__(self, url: str, password: Callable[[], str]) -> None:
         self._url = url
         self._password = password
-        self._connection: psycopg.Connection[Row] | None = None
+        # The last one left is the next one taken: with one thread there is one.
+        self._idle: list[psycopg.Connection[Row]] = []
 
     def read(self, tenant_id: uuid.UUID, work: Callable[[Transaction], T]) -> T:
         """Return `work`'s result from one snapshot; a lost connection is made again once, then UnavailableError."""
@@ -133,10 +137,8 @@ class Database:
         """Run one statement outside any tenant, in its own transaction."""
 
         def attempt() -> list[Row]:
-            try:
-                return self._open().execute(statement(name), parameters).fetchall()
-            except _LOST as error:
-                raise _LostError(error) from error
+            with self._connection() as connection:
+                return connection.execute(statement(name), parameters).fetchall()
 
         return self._once_more(attempt)
 
@@ -148,49 +150,58 @@ class Database:
             return False
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close every connection that nobody is using."""
+        while self._idle:
+            self._idle.pop().close()
 
     def _once_more(self, attempt: Callable[[], T]) -> T:
         try:
             return attempt()
         except _LostError:
+            # Whatever ended one is likely to have ended all.
             self.close()
             return attempt()
 
     def _inside(self, begin: str | None, tenant_id: uuid.UUID, work: Callable[[Transaction], T]) -> T:
-        connection = self._open()
-        try:
+        with self._connection() as connection:
             result = work(Transaction(connection, tenant_id, begin))
             if connection.info.transaction_status != TransactionStatus.IDLE:
                 connection.execute("commit")
+        return result
+
+    @contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[Row]]:
+        """One to oneself; a transaction that an exception left open is ended, and what is lost is not kept."""
+        connection = self._taken()
+        try:
+            yield connection
         except _ENDED as error:
             msg = f"the database ended the statement: {type(error).__name__}"
             raise UnavailableError(msg) from error
         except _LOST as error:
-            self.close()
+            connection.close()
             raise _LostError(error) from error
         finally:
             self._leave(connection)
-        return result
 
     def _leave(self, connection: psycopg.Connection[Row]) -> None:
-        """End a transaction that an exception left open; a connection that can't is dropped."""
-        if connection.closed or connection.info.transaction_status == TransactionStatus.IDLE:
-            return
         try:
-            connection.execute("rollback")
+            if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
+                connection.execute("rollback")
         except psycopg.Error:
-            self.close()
+            connection.close()
+        if not connection.closed:
+            self._idle.append(connection)
 
-    def _open(self) -> psycopg.Connection[Row]:
-        if self._connection is None or self._connection.closed:
-            try:
-                self._connection = log_in(self._url, self._password)
-            except _LOST as error:
-                raise _LostError(error) from error
-        return self._connection
+    def _taken(self) -> psycopg.Connection[Row]:
+        with suppress(IndexError):
+            while (connection := self._idle.pop()).closed:
+                pass
+            return connection
+        try:
+            return log_in(self._url, self._password)
+        except _LOST as error:
+            raise _LostError(error) from error
 
 
 def log_in(url: str, password: Callable[[], str]) -> psycopg.Connection[Row]:
