@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import struct
 import threading
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 PIECE_BYTES = 1 << 16
+_OTHERS = itertools.count(2)
 Direction = Literal["request", "reply"]
 
 
@@ -29,7 +31,7 @@ Watch = Callable[[Edge], bool]
 
 @dataclass(eq=False)
 class Proxy:
-    """`port` leads to the server's; what is set here holds for every connection from its next piece on.
+    """`host` and `port` lead to the server's; what is set here holds for every connection from its next piece on.
 
     `silent`: nothing passes, nobody is told. `cut_after` so many bytes of replies (of all connections from now on) the
     connection is reset; `half_closed`: what the server says is ended, what the client says still passes. `watch` is
@@ -37,6 +39,7 @@ class Proxy:
     """
 
     server_port: int
+    host: str = "127.0.0.1"
     port: int = 0
     latency_seconds: float = 0.0
     bytes_per_second: float | None = None
@@ -70,7 +73,7 @@ class Proxy:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._connected, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
@@ -93,17 +96,19 @@ class Proxy:
         both = {writer, server_writer}
         self._open |= both
         last: list[Direction] = []
+        end = _abort
         try:
             await asyncio.gather(
                 self._forward(reader, server_writer, "request", last),
                 self._forward(server_reader, writer, "reply", last),
             )
+            end = asyncio.StreamWriter.close
         except (OSError, asyncio.CancelledError):
-            pass  # however it ended, both sides learn it below
+            pass  # both sides learn below that it did not end well
         finally:
             self._open -= both
             for each in both:
-                _abort(each)
+                end(each)
 
     async def _forward(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction, last: list[Direction]
@@ -148,8 +153,9 @@ def _abort(writer: asyncio.StreamWriter) -> None:
 
 
 @contextlib.contextmanager
-def proxying(server_port: int) -> Iterator[Proxy]:
-    proxy = Proxy(server_port)
+def proxying(server_port: int, *, same_port: bool = False) -> Iterator[Proxy]:
+    """`same_port`, on another loopback address: for a server that wants its own port in the Host header."""
+    proxy = Proxy(server_port, f"127.0.0.{next(_OTHERS)}", server_port) if same_port else Proxy(server_port)
 
     def run() -> None:
         asyncio.set_event_loop(proxy._loop)

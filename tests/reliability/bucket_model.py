@@ -1,0 +1,69 @@
+"""A versioned bucket in memory, as ingestion sees one: what it must be like is compared with S3 by a test."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rag.errors import UnavailableError
+from rag.types import ObjectVersion
+
+_ids = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One version; without a body, a delete marker."""
+
+    version_id: str
+    body: bytes | None
+
+
+@dataclass
+class BucketModel:
+    """Versions of each key, the current one last."""
+
+    keys: dict[str, list[Kept]] = field(default_factory=dict)
+
+    def put(self, key: str, body: bytes) -> str:
+        return self._add(key, body)
+
+    def delete(self, key: str) -> str:
+        """Without naming a version: a delete marker becomes the current one."""
+        return self._add(key, None)
+
+    def delete_version(self, key: str, position: int) -> None:
+        """For good: what was before the current one is current again when that is deleted."""
+        del self.keys[key][position]
+
+    def versions(self, key: str) -> list[Kept]:
+        return self.keys.get(key, [])
+
+    def current(self, key: str) -> Kept | None:
+        """None where S3 has no object: never put, or deleted."""
+        last = self.versions(key)[-1:]
+        return last[0] if last and last[0].body is not None else None
+
+    def head(self, object_key: str, *, hurried: bool = False) -> ObjectVersion | None:
+        now = self.current(object_key)
+        if now is None or now.body is None:
+            return None
+        return ObjectVersion(now.version_id, f'"{hashlib.md5(now.body).hexdigest()}"', len(now.body))  # noqa: S324
+
+    def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes:
+        for kept in self.versions(object_key):
+            if kept.version_id == version.version_id and kept.body is not None:
+                path.write_bytes(kept.body)
+                return hashlib.sha256(kept.body).digest()
+        raise UnavailableError("the bucket is not available: NoSuchVersion")
+
+    def read(self, object_key: str, *, limit_bytes: int) -> bytes | None:
+        now = self.current(object_key)
+        return None if now is None or now.body is None else now.body[: limit_bytes + 1]
+
+    def _add(self, key: str, body: bytes | None) -> str:
+        kept = Kept(f"v{next(_ids)}", body)
+        self.keys.setdefault(key, []).append(kept)
+        return kept.version_id

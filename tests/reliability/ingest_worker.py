@@ -1,0 +1,112 @@
+"""The real ingest handler in processes that can be killed: each delivery runs in a fork of one that has all imported.
+
+Run as a program it reads a line of JSON for each delivery, `{"environment", "event", "seconds", "alone"}`, and writes
+`{"pid"}` when it begins and `{"pid", "status"}` when it has ended: 0, all was acknowledged; 1, not all; -9, killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+ALL_DONE, NOT_ALL = 0, 1
+
+
+class Context:
+    """What Lambda passes beside the event."""
+
+    function_name = "ingest"
+    memory_limit_in_mb = 512
+    invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:ingest"
+    aws_request_id = "1"
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(self._seconds * 1000)
+
+
+def main() -> None:
+    import boto3
+    import openai  # noqa: F401 (imported once, for all forks)
+
+    import rag.llm
+    import rag.store.index  # noqa: F401
+    from functions.ingest import handler
+    from rag import wiring
+
+    # The description of a service is read once, by whoever makes its first client.
+    for service in ("s3", "sqs"):
+        boto3.client(service)  # type: ignore[call-overload]
+    warm_parser()
+    children: set[int] = set()
+    while True:
+        if select.select([sys.stdin], [], [], 0.003 if children else None)[0]:
+            line = sys.stdin.readline()
+            if not line:
+                return
+            pid = os.fork()
+            if pid == 0:
+                deliver(handler.handler, json.loads(line))
+            children.add(pid)
+            tell({"pid": pid})
+        while children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            children.remove(pid)
+            if status != 0:  # it may have been killed in the middle of its talk with the helper
+                wiring.parser().close()
+                warm_parser()
+            tell({"pid": pid, "status": os.waitstatus_to_exitcode(status)})
+
+
+def warm_parser() -> None:
+    """Its helper process takes longer to start than all the rest of a delivery."""
+    from rag import wiring
+
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"warm")
+        file.flush()
+        wiring.parser().parse(Path(file.name), "warm.txt")
+
+
+def tell(message: dict[str, int]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def deliver(handler: Any, delivery: dict[str, Any]) -> None:
+    """Never returns: the process ends with the delivery."""
+    from rag import wiring
+    from tests.integration.deployment import forget_wiring
+
+    os.environ.update(delivery["environment"])
+    forget_wiring()
+    if delivery["alone"]:  # one helper serves one worker at a time
+        delivery["helper"] = wiring.parser()._helper
+        wiring.parser()._helper = None
+    silence = os.open(os.devnull, os.O_RDWR)
+    os.dup2(silence, 0)
+    os.dup2(
+        silence if delivery.get("log") is None else os.open(delivery["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT), 1
+    )
+    status = NOT_ALL
+    try:
+        answer = handler(delivery["event"], Context(delivery["seconds"]))
+        status = NOT_ALL if answer["batchItemFailures"] else ALL_DONE
+        sys.stdout.flush()
+    except BaseException:  # noqa: BLE001 (the process ends here, whatever it was)
+        traceback.print_exc()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
