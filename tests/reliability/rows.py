@@ -10,7 +10,9 @@ Rows = dict[str, list[tuple[Any, ...]]]
 
 # What an attempt that was cut short saves or spends, or tells of itself.
 STORY = {
-    "ingestions": {"embedded_count", "attempt", "attempts", "model_calls", "tokens", "cost", "duration_ms", "events"},
+    "documents": {"attempts", "leased_by", "leased_message", "leased_delivery"},
+    "ingestions": {"attempt", "embedded_count", "model_calls", "tokens", "cost_usd"}
+    | {f"{stage}_ms" for stage in ("fetch", "parse", "embed", "store")},
 }
 
 _COLUMNS = """

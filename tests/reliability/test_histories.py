@@ -32,7 +32,7 @@ from rag.migrations import ensure_space
 from rag.store.access import TenantStore
 from rag.store.database import Database
 from rag.store.index import IndexStore
-from rag.types import EmbeddingSpace, Location, Parsed, Section
+from rag.types import Delivery, EmbeddingSpace, Location, Parsed, Section, Usage
 from tests.fake_model import unit
 from tests.integration.deployment import BUCKET
 from tests.lexeme_counts import LEXEME_COUNTS
@@ -72,6 +72,9 @@ class PlainParser:
 
 
 class PlainEmbedder:
+    def __init__(self) -> None:
+        self.used = Usage()
+
     def embed(self, texts: Any, deadline: Deadline) -> list[Any]:
         from array import array
 
@@ -90,6 +93,8 @@ class Watched:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self.target, name)
+        if not callable(call):
+            return call
 
         def watched(*arguments: Any, **keywords: Any) -> Any:
             due = next(self.steps) == self.at
@@ -109,6 +114,7 @@ class Event:
 
     key: str
     receives: int = 0
+    message_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
 @dataclass
@@ -246,11 +252,18 @@ class Document(RuleBasedStateMachine):
     def deliver_badly(self, fault: str, step: int, after: bool) -> None:  # noqa: FBT001
         self.deliver(0, again=False, fault=fault, step=step, after=after)
 
+    @rule()
+    def time_passes(self) -> None:
+        """So much that whoever was at work on the document is over: it ended, or it was ended."""
+        self.world.rows(
+            "update documents set leased_until = now() where id = %s returning id", self.location.document_id
+        )
+
     @rule(step=st.integers(1, 6))
     def overtake(self, step: int) -> None:
         """Nothing else is under way that would put right what the slower of two workers did last."""
+        self.time_passes()
         for event in self.events:
-            event.receives = 0
             assert self.run(event)
         self.events.clear()
         self.bucket.put(self.key, body(next(_numbers), 1))
@@ -277,7 +290,7 @@ class Document(RuleBasedStateMachine):
         """One delivery to the real pipeline on the real store; whether it was acknowledged."""
         store = store or self.world.store
         event.receives += 1
-        last = event.receives >= MOST_RECEIVES
+        delivery = Delivery(event.message_id, event.receives, last=event.receives >= MOST_RECEIVES)
 
         def act(call: str) -> None:
             if fault != "overtaken" or call not in UNDER_LOCK:  # there, whoever comes second waits
@@ -299,13 +312,13 @@ class Document(RuleBasedStateMachine):
                 count_tokens=lambda texts: [len(text.split()) for text in texts],
                 limits=LIMITS,
                 deadline=Deadline.after(SHORT_SECONDS if fault == "short of time" else AMPLE_SECONDS),
-                last_delivery=last,
+                delivery=delivery,
             )
         except CrashError:
             return False
         except UnavailableError:
-            if last:
-                ingestion.give_up(self.location, "scripted", bucket=self.bucket, store=self.world.store)
+            if delivery.last:
+                ingestion.give_up(self.location, "scripted", delivery, bucket=self.bucket, store=self.world.store)
             return False
         return True
 
@@ -348,8 +361,8 @@ class Document(RuleBasedStateMachine):
         waiting = [*self.events, *self.dead]
         if self.lost:  # a reconcile pass names what it finds in the bucket or in the index
             waiting.append(Event(self.key))
+        self.time_passes()
         for event in waiting:
-            event.receives = 0
             assert self.run(event)
         now = self.bucket.current(self.key)
         chunks, _ = self.found()

@@ -84,6 +84,11 @@ class World:
     def key(self, name: str) -> str:
         return f"{self.tenant}/default/{name}"
 
+    def url(self, name: str) -> str:
+        """Of that database as an ingest worker reaches it."""
+        url = self.database.server.dsn("rag_ingest", name, self.database.passwords["rag_ingest"])
+        return str(url).replace(f":{self.database.server.port}/", f":{self.proxies['PostgreSQL'].port}/")
+
     @contextmanager
     def clone(self) -> Iterator[str]:
         """A copy of the base; its name."""
@@ -100,8 +105,6 @@ class World:
     def deliver(self, name: str, key: str, *, receives: int = 1, kill: Kill | None = None) -> int:
         """One delivery of the key's message; how the worker ended. What it said to whom is in `edges` then."""
         self.edges.clear()
-        url = self.database.server.dsn("rag_ingest", name, self.database.passwords["rag_ingest"])
-        url = url.replace(f":{self.database.server.port}/", f":{self.proxies['PostgreSQL'].port}/")
         begun = threading.Event()
         timers: list[threading.Timer] = []
         asked: dict[str, str] = {}
@@ -127,7 +130,7 @@ class World:
 
         for service, proxy in self.proxies.items():
             proxy.watch = watch(service)
-        delivery = self.workers.deliver(key, receives=receives, RAG_DATABASE_URL=url, log=self.log)
+        delivery = self.workers.deliver(key, receives=receives, RAG_DATABASE_URL=self.url(name), log=self.log)
         begun.set()
         status = delivery.wait()
         for timer in timers:
@@ -230,6 +233,31 @@ def test_kills_everywhere_also_of_the_redelivery_leave_the_rows_of_an_undisturbe
 ) -> None:
     points = hold(worlds, calm, random_kills(calm, seed + 1, runs=240), record_fault)
     assert len(points) >= 12
+
+
+@pytest.mark.faults_fast
+def test_a_duplicate_that_comes_meanwhile_asks_the_model_for_nothing(
+    world: World, calm: dict[str, Calm], record_fault: Any
+) -> None:
+    meanwhile: dict[str, int] = {}
+    with world.clone() as database:
+        key = world.key("created.md")
+
+        def disturbed(handler: Any, body: dict[str, Any]) -> None:
+            for message in ("another", "1"):
+                delivery = world.workers.deliver(key, message=message, alone=True, RAG_DATABASE_URL=world.url(database))
+                meanwhile[message] = delivery.wait()
+            fake_model.send_json(handler, fake_model.embeddings([fake_model.unit(text, 4) for text in body["input"]]))
+
+        world.model.requests.clear()
+        world.model.script = [disturbed]
+        assert world.deliver(database, key) == 0
+        repeated = embedded(world.model) - calm["created.md"].embedded
+        differs = differing(world.rows(database), calm["created.md"].rows)
+    figure = f"2 deliveries at the same time as the first: {repeated} texts embedded again"
+    record_fault("A1", injected=2, violations=repeated + len(differs), figure=figure)
+    # The message itself must not be deleted while its other delivery may still be the one that dies.
+    assert (meanwhile, repeated, differs) == ({"another": 0, "1": 1}, 0, [])
 
 
 @pytest.mark.faults_soak

@@ -75,6 +75,7 @@ class Workers:
     def deliver(
         self,
         *object_keys: str,
+        message: str = "1",
         receives: int = 1,
         seconds: float = 600,
         log: Path | None = None,
@@ -83,7 +84,7 @@ class Workers:
     ) -> Delivery:
         """Begin to work off one message that names these objects; `alone`: others are under way meanwhile."""
         [record] = sample("ingest/object_created.json")["Records"]
-        record["body"] = notification(*object_keys)
+        record |= {"messageId": message, "body": notification(*object_keys)}
         record["attributes"]["ApproximateReceiveCount"] = str(receives)
         delivery = Delivery()
         self._waiting.put(delivery)
