@@ -12,7 +12,7 @@ from cdk.acknowledging import SERVERLESS, SOLUTIONS, accept
 from cdk.keys import Keys
 from cdk.stack import removal
 from cdk.stages import Stage
-from functions.table import INGEST, MAINTAIN, FunctionRow
+from functions.table import ERASE, INGEST, MAINTAIN, FunctionRow
 from rag.settings import Settings
 
 EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
@@ -25,7 +25,7 @@ KEPT_ASIDE = Duration.days(14)
 
 
 class Arrivals(Construct):
-    """`queue` of the bucket's events, `maintenance_queue` that ingest wakes maintain with, and their dead letters.
+    """`queue` of the bucket's events, those that wake maintain and erase, and their dead letters.
 
     Every object in the bucket is a document or stands beside one, so the notification filters nothing; S3 has no
     filter that would fit keys which begin with a tenant's id.
@@ -38,6 +38,8 @@ class Arrivals(Construct):
         self.queue = self._queue("ingest", consumer=INGEST, dead_letters=self.dead_letters)
         self.maintenance_dead_letters = self._dead_letters("maintain")
         self.maintenance_queue = self._queue("maintain", consumer=MAINTAIN, dead_letters=self.maintenance_dead_letters)
+        self.erasure_dead_letters = self._dead_letters("erase")
+        self.erasure_queue = self._queue("erase", consumer=ERASE, dead_letters=self.erasure_dead_letters)
         self._announce(documents)
 
     def _queue(self, name: str, *, consumer: FunctionRow, dead_letters: sqs.Queue) -> sqs.Queue:

@@ -18,6 +18,7 @@ from cdk.stages import Stage
 from functions.table import (
     ANSWER,
     AUTHORIZE,
+    ERASE,
     INGEST,
     MAINTAIN,
     MIGRATE,
@@ -61,6 +62,10 @@ class Given:
             },
             "retry": {"RAG_RETRY_QUEUE_URL": self.data.arrivals.queue.queue_url},
             "maintenance": {"RAG_MAINTENANCE_QUEUE_URL": self.data.arrivals.maintenance_queue.queue_url},
+            "erasures": {
+                "RAG_ERASURE_QUEUE_URL": self.data.arrivals.erasure_queue.queue_url,
+                "RAG_BACKUP_DAYS": str(self.stage.recovery_days),
+            },
             "cache": {"RAG_REDIS_URL": self.data.cache.url, "RAG_REDIS_SECRET": self.data.cache.secret_arn},
             "model": {
                 "RAG_MODEL_URL": self.stage.model_url,
@@ -83,6 +88,7 @@ class Given:
             "queue": [allow(_CONSUME, data.arrivals.queue.queue_arn)],
             "retry": [allow(["sqs:SendMessage"], data.arrivals.queue.queue_arn)],
             "maintenance": [allow(["sqs:SendMessage"], data.arrivals.maintenance_queue.queue_arn)],
+            "erasures": [allow(["sqs:SendMessage"], data.arrivals.erasure_queue.queue_arn)],
             "cache": data.cache.secret_statements(),
             "model": [allow(["secretsmanager:GetSecretValue"], self.model_key.secret_arn)],
             "roles": [],
@@ -115,6 +121,7 @@ class Given:
             MAINTAIN: 3,
             MIGRATE: 1,
             TENANTS: 1,
+            ERASE: 2,
         }[row]
 
     @property

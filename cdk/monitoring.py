@@ -29,6 +29,7 @@ class MonitoringStack(StageStack):
             {
                 "ingest": arrivals.dead_letters,
                 "maintain": arrivals.maintenance_dead_letters,
+                "erase": arrivals.erasure_dead_letters,
                 "failures": service.failures,
             },
         )
@@ -39,7 +40,10 @@ class MonitoringStack(StageStack):
         DatabaseEvents(self, "DatabaseEvents", stage=stage.name, database=data.database, topic=topic)
         watches.cache(alarms, data.cache, stage)
         if stage.watch_closely:
-            watches.waiting(alarms, {"ingest": arrivals.queue, "maintain": arrivals.maintenance_queue})
+            watches.waiting(
+                alarms,
+                {"ingest": arrivals.queue, "maintain": arrivals.maintenance_queue, "erase": arrivals.erasure_queue},
+            )
             watches.api_closely(alarms, rest)
             for function in service.functions:
                 watches.function_closely(alarms, function, service.given.reserved(function.row))

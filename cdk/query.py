@@ -10,8 +10,8 @@ from functions.table import QUERY
 
 
 class Query(Function):
-    """It signs uploads in its role's name and deletes documents, so its role may do both."""
+    """It signs uploads in its role's name, so its role may put objects."""
 
     def __init__(self, scope: Construct, *, given: Given) -> None:
-        writing = allow(["s3:PutObject", "s3:DeleteObject"], f"{given.bucket_arn}/*")
+        writing = allow(["s3:PutObject"], f"{given.bucket_arn}/*")
         super().__init__(scope, row=QUERY, given=given, statements=[writing])

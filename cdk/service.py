@@ -11,6 +11,7 @@ from cdk.api import Api
 from cdk.authorize import Authorize
 from cdk.canary import Canary
 from cdk.data import DataStack
+from cdk.erase import Erase
 from cdk.failures import failures
 from cdk.firewall import Firewall
 from cdk.given import Given
@@ -47,7 +48,8 @@ class ServiceStack(StageStack):
         migrate = Migrate(self, given=given)
         query, answer, authorize = (kind(self, given=given) for kind in (Query, Answer, Authorize))
         ingest, maintain, tenants = Ingest(self, given=given), Maintain(self, given=given), Tenants(self, given=given)
-        self.functions = (authorize, query, answer, ingest, migrate, maintain, tenants)
+        erase = Erase(self, given=given)
+        self.functions = (authorize, query, answer, ingest, migrate, maintain, tenants, erase)
         migrate.before([one.alias for one in self.functions if one is not migrate])
         Schedules(self, "Schedules", given=given, functions=self.functions)
         self.api = Api(self, "Api", given=given, query=query, streaming=[answer], authorize=authorize)

@@ -11,7 +11,7 @@ INGEST_BATCH_SIZE = 10
 # Paths of the HTTP API that nobody needs a credential for.
 PUBLIC = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
 
-Use = Literal["bucket", "queue", "retry", "maintenance", "cache", "model", "roles"]
+Use = Literal["bucket", "queue", "retry", "maintenance", "erasures", "cache", "model", "roles"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,16 @@ INGEST = FunctionRow(
     "ingest", 600, 2048, "rag_ingest", uses=frozenset({"bucket", "queue", "maintenance", "model"}), warm=True
 )
 # A second less than a REST API waits for an answer.
-QUERY = FunctionRow("query", 28, 512, "rag_query", uses=frozenset({"bucket", "retry", "cache", "model"}), warm=True)
+QUERY = FunctionRow(
+    "query", 28, 512, "rag_query", uses=frozenset({"bucket", "retry", "erasures", "cache", "model"}), warm=True
+)
 # A route has one integration: whether an answer is asked for as a stream or whole, this function gives it.
 ANSWER = FunctionRow(
     "answer",
     120,
     512,
     QUERY.role,
-    uses=QUERY.uses - {"bucket", "retry"},
+    uses=QUERY.uses - {"bucket", "retry", "erasures"},
     warm=True,
     code=QUERY.folder,
     streams=("POST /v1/query",),
@@ -78,6 +80,10 @@ ANSWER = FunctionRow(
 AUTHORIZE = FunctionRow("authorize", 10, 256, "rag_authorize", warm=True)
 MIGRATE = FunctionRow("migrate", 300, 256, OWNER, uses=frozenset({"roles", "model"}))
 MAINTAIN = FunctionRow("maintain", 900, 256, OWNER, schedule_seconds=300)
-TENANTS = FunctionRow("tenants", 30, 256, "rag_admin", uses=frozenset({"model"}))
-FUNCTIONS = (AUTHORIZE, QUERY, ANSWER, INGEST, MIGRATE, MAINTAIN, TENANTS)
+TENANTS = FunctionRow("tenants", 30, 256, "rag_admin", uses=frozenset({"erasures", "model"}))
+# By the schedule it finds what a message was lost of.
+ERASE = FunctionRow(
+    "erase", 600, 256, "rag_erase", uses=frozenset({"bucket", "erasures", "cache"}), schedule_seconds=900
+)
+FUNCTIONS = (AUTHORIZE, QUERY, ANSWER, INGEST, MIGRATE, MAINTAIN, TENANTS, ERASE)
 ROLES = tuple(dict.fromkeys(row.role for row in FUNCTIONS if row.role != OWNER))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from functions.table import INGEST, MAINTAIN, FunctionRow
+from functions.table import ERASE, INGEST, MAINTAIN, FunctionRow
 from local import code, environment
 from local.backing import Backing
 from local.code import Code
@@ -45,6 +45,7 @@ class Account:
             aws_url=backing.aws.url,
             queue_url=queues[plan.queue_of(INGEST).name].url,
             maintenance_queue_url=queues[plan.queue_of(MAINTAIN).name].url,
+            erasure_queue_url=queues[plan.queue_of(ERASE).name].url,
             postgres_port=backing.postgres_port,
             redis_port=backing.redis_port,
             aws_credentials=backing.aws.credentials,

@@ -15,6 +15,7 @@ STAGE = "local"
 BUCKET = "rag-local-documents"
 QUEUE = "rag-local-ingest"
 MAINTENANCE_QUEUE = "rag-local-maintain"
+ERASURE_QUEUE = "rag-local-erase"
 DATABASE = "rag"
 REDIS_SECRET = "rag/local/redis"  # noqa: S105  (the name of a secret)
 MODEL_SECRET = "rag/local/model"  # noqa: S105  (the name of a secret)
@@ -45,6 +46,7 @@ class Addresses:
     aws_url: str
     queue_url: str
     maintenance_queue_url: str
+    erasure_queue_url: str
     postgres_port: int
     redis_port: int
     aws_credentials: aws.Credentials
@@ -83,6 +85,7 @@ def settings_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict[st
         "queue": {"RAG_QUEUE_URL": addresses.queue_url, "RAG_MAX_RECEIVES": str(MAX_RECEIVES)},
         "retry": {"RAG_RETRY_QUEUE_URL": addresses.queue_url},
         "maintenance": {"RAG_MAINTENANCE_QUEUE_URL": addresses.maintenance_queue_url},
+        "erasures": {"RAG_ERASURE_QUEUE_URL": addresses.erasure_queue_url, "RAG_BACKUP_DAYS": "0"},
         "cache": {"RAG_REDIS_URL": f"redis://127.0.0.1:{addresses.redis_port}/0", "RAG_REDIS_SECRET": REDIS_SECRET},
         "model": _model_settings(model),
         "roles": {

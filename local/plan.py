@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from functions.table import FUNCTIONS, INGEST, INGEST_BATCH_SIZE, MAINTAIN, PUBLIC, QUERY, FunctionRow
+from functions.table import ERASE, FUNCTIONS, INGEST, INGEST_BATCH_SIZE, MAINTAIN, PUBLIC, QUERY, FunctionRow
 from local import environment
 from local.environment import Addresses, Model
 
@@ -129,10 +129,15 @@ def of_the_table() -> Plan:
             *_queues(INGEST, environment.QUEUE, kept_seconds=14 * DAY_SECONDS),
             # Nothing of it is worth keeping: maintenance comes by on a schedule too.
             *_queues(MAINTAIN, environment.MAINTENANCE_QUEUE, kept_seconds=3600),
+            *_queues(ERASE, environment.ERASURE_QUEUE, kept_seconds=14 * DAY_SECONDS),
         ),
         sources=tuple(
             Source(row.name, queue, INGEST_BATCH_SIZE, environment.CONCURRENCY[row])
-            for row, queue in ((INGEST, environment.QUEUE), (MAINTAIN, environment.MAINTENANCE_QUEUE))
+            for row, queue in (
+                (INGEST, environment.QUEUE),
+                (MAINTAIN, environment.MAINTENANCE_QUEUE),
+                (ERASE, environment.ERASURE_QUEUE),
+            )
         ),
         routes=(
             *(_streamed(route, function) for route, function in _STREAMED.items()),

@@ -13,10 +13,11 @@ from fastapi.responses import HTMLResponse
 from pydantic import TypeAdapter
 
 from functions.query import asking, dependencies, origins, problems, reference, schemas
-from functions.query.callers import Reader, Writer
+from functions.query.callers import Admin, Reader, Writer
+from functions.query.telemetry import logger
 from rag import __version__, metadata, wiring
-from rag.errors import ConflictError, InvalidRequestError, TooLargeError
-from rag.types import Document, DocumentQuery, Location, Status
+from rag.errors import ConflictError, InvalidRequestError, TooLargeError, UnavailableError
+from rag.types import Caller, Document, DocumentQuery, Erasure, Location, Status
 
 app = FastAPI(
     title="RAG",
@@ -100,16 +101,21 @@ async def get_document(document_id: uuid.UUID, who: Reader) -> schemas.DocumentD
 
 
 @app.delete("/v1/documents/{document_id}", status_code=202)
-async def delete_document(document_id: uuid.UUID, who: Writer) -> schemas.DeleteResponse:
-    """Delete a document's file and its sidecar; its passages leave the index as soon as the event arrives."""
+async def delete_document(document_id: uuid.UUID, who: Writer) -> schemas.ErasureBody:
+    """Erase a document for good: its passages, every version of its file and sidecar, the answers in the cache."""
     found = wiring.catalog().document(who.tenant_id, document_id)
-    object_key = Location(who.tenant_id, found.collection, found.key).object_key
-    beside = metadata.sidecar(object_key)
-    # The document last: while it is there, whoever fails half-way can ask again.
-    if wiring.bucket().head(beside) is not None:
-        wiring.bucket().delete(beside)
-    wiring.bucket().delete(object_key)
-    return schemas.DeleteResponse(id=document_id)
+    location = Location(who.tenant_id, found.collection, found.key)
+    now = wiring.bucket().head(location.object_key)
+    return _begun(
+        who,
+        wiring.erasure_requests().request(
+            who.tenant_id,
+            "document",
+            who.principal,
+            location=location,
+            last_version=now.version_id if now else None,
+        ),
+    )
 
 
 @app.post("/v1/documents/{document_id}/retry", status_code=202)
@@ -142,6 +148,26 @@ async def create_collection(body: schemas.CollectionRequest, who: Writer, respon
     return schemas.CollectionBody.of(collection)
 
 
+@app.delete("/v1/collections/{name}", status_code=202)
+async def delete_collection(name: schemas.CollectionName, who: Admin) -> schemas.ErasureBody:
+    """Erase a collection for good, with all its documents, in the background."""
+    wiring.catalog().collection(who.tenant_id, name)
+    return _begun(who, wiring.erasure_requests().request(who.tenant_id, "collection", who.principal, collection=name))
+
+
+@app.get("/v1/erasures")
+async def list_erasures(who: Writer) -> schemas.ErasureList:
+    """List the latest receipts of what was erased."""
+    found = wiring.erasure_requests().receipts(who.tenant_id)
+    return schemas.ErasureList(erasures=[_receipt(each) for each in found])
+
+
+@app.get("/v1/erasures/{erasure_id}")
+async def get_erasure(erasure_id: uuid.UUID, who: Writer) -> schemas.ErasureBody:
+    """Tell what an erasure has removed, and when the last copy of it is gone."""
+    return _receipt(wiring.erasure_requests().receipt(who.tenant_id, erasure_id))
+
+
 @app.get("/health")
 async def health(response: Response) -> schemas.Health:
     """Tell whether the service and what it stands on answer."""
@@ -167,6 +193,21 @@ async def probe() -> Response:
 async def docs() -> HTMLResponse:
     """Show the API as a page that needs nothing from elsewhere."""
     return HTMLResponse(reference.page(app.openapi()))
+
+
+def _begun(who: Caller, erasure: Erasure) -> schemas.ErasureBody:
+    """The receipt, with somebody at work on it: by this message, or when the schedule finds it unfinished."""
+    message = {"tenant_id": str(who.tenant_id), "erasure_id": str(erasure.id)}
+    try:
+        wiring.erasure_queue().send(json.dumps(message))
+    except UnavailableError as error:
+        logger.warning("erase not woken", exc_info=error)
+    return _receipt(erasure)
+
+
+def _receipt(erasure: Erasure) -> schemas.ErasureBody:
+    settings = wiring.settings()
+    return schemas.ErasureBody.of(erasure, cache_seconds=settings.cache_ttl_seconds, backup_days=settings.backup_days)
 
 
 def _health(response: Response, *, model: bool) -> schemas.Health:

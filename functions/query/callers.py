@@ -31,8 +31,16 @@ async def caller(request: Request) -> Caller:
 
 
 async def writer(found: Annotated[Caller, Depends(caller)]) -> Caller:
-    if ROLES.get(found.role, -1) < ROLES["writer"]:
-        msg = "this needs a key with the role writer"
+    return _at_least("writer", found)
+
+
+async def admin(found: Annotated[Caller, Depends(caller)]) -> Caller:
+    return _at_least("admin", found)
+
+
+def _at_least(role: Role, found: Caller) -> Caller:
+    if ROLES.get(found.role, -1) < ROLES[role]:
+        msg = f"this needs a key with the role {role}"
         raise ForbiddenError(msg)
     return found
 
@@ -51,4 +59,5 @@ def deadline_within(request: Request, seconds: float) -> Deadline:
 
 Reader = Annotated[Caller, Depends(caller)]
 Writer = Annotated[Caller, Depends(writer)]
+Admin = Annotated[Caller, Depends(admin)]
 Until = Annotated[Deadline, Depends(deadline)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 from functions.query import filters
 from rag import metadata
 from rag.lexical import LANGUAGES
-from rag.types import Attempt, AttemptOutcome, CollectionSummary, Document, Filters, Metadata, Status
+from rag.types import Attempt, AttemptOutcome, CollectionSummary, Document, Erasure, ErasureScope, Filters, Metadata, Status
 
 State = Literal["ok", "down", "off"]
 Condition = Literal["ok", "degraded", "down"]
@@ -247,9 +247,54 @@ class DocumentPage(BaseModel):
     next_cursor: str | None
 
 
-class DeleteResponse(BaseModel):
+class Removed(BaseModel):
+    """How many of each kind were removed so far."""
+
+    documents: int = 0
+    chunks: int = 0
+    collections: int = 0
+    object_versions: int = 0
+    cached_answers: int = 0
+
+
+class ErasureBody(BaseModel):
+    """A receipt. `caches_expire_at`: when no function's memory holds an answer from it any more.
+
+    `backups_expire_at`: when the last backup that may hold it is gone; null where there are no backups.
+    """
+
     id: uuid.UUID
-    status: Literal["deleting"] = "deleting"
+    scope: ErasureScope
+    collection: str | None
+    document_id: uuid.UUID | None
+    status: Literal["pending", "done"]
+    requested_by: str
+    requested_at: datetime
+    finished_at: datetime | None
+    removed: Removed
+    caches_expire_at: datetime | None
+    backups_expire_at: datetime | None
+
+    @classmethod
+    def of(cls, erasure: Erasure, *, cache_seconds: int, backup_days: int) -> ErasureBody:
+        finished_at = erasure.finished_at
+        return cls(
+            id=erasure.id,
+            scope=erasure.scope,
+            collection=erasure.collection,
+            document_id=erasure.document_id,
+            status="done" if finished_at else "pending",
+            requested_by=erasure.requested_by,
+            requested_at=erasure.requested_at,
+            finished_at=finished_at,
+            removed=Removed.model_validate(erasure.removed),
+            caches_expire_at=finished_at + timedelta(seconds=cache_seconds) if finished_at else None,
+            backups_expire_at=finished_at + timedelta(days=backup_days) if finished_at and backup_days else None,
+        )
+
+
+class ErasureList(BaseModel):
+    erasures: list[ErasureBody]
 
 
 class RetryResponse(BaseModel):

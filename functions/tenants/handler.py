@@ -1,12 +1,19 @@
-"""Administrators' work on tenants: `{"action": "create", "name": …}` → `{"tenant_id", "api_key"}`."""
+"""Administrators' work on tenants.
+
+`{"action": "create", "name": …}` → `{"tenant_id", "api_key"}`; `{"action": "erase", "tenant_id": …}` → a receipt;
+`{"action": "erasures", "tenant_id": …}` → how far it is.
+"""
 
 from __future__ import annotations
 
+import json
+import uuid
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rag import telemetry, wiring
-from rag.errors import InvalidRequestError
-from rag.types import JSON
+from rag.errors import InvalidRequestError, UnavailableError
+from rag.types import JSON, Erasure
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -21,6 +28,44 @@ def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (Lambd
             tenant_id, api_key = wiring.tenant_store().create(name.strip())
             logger.info("tenant created", tenant_id=str(tenant_id))
             return {"tenant_id": str(tenant_id), "api_key": api_key}
+        case {"action": "erase", "tenant_id": str(named)}:
+            erasure = wiring.erasure_requests().request_of_tenant(tenant(named), "administrator")
+            logger.info("tenant to be erased", tenant_id=named, erasure_id=str(erasure.id))
+            message = {"tenant_id": named, "erasure_id": str(erasure.id)}
+            try:
+                wiring.erasure_queue().send(json.dumps(message))
+            except UnavailableError as error:  # the schedule finds it
+                logger.warning("erase not woken", exc_info=error)
+            return receipt(erasure)
+        case {"action": "erasures", "tenant_id": str(named)}:
+            found = wiring.erasure_requests().receipts(tenant(named))
+            return {"erasures": [receipt(each) for each in found]}
         case _:
-            msg = 'expected {"action": "create", "name": "1 to 200 printable characters"}'
+            msg = (
+                'expected {"action": "create", "name": "1 to 200 printable characters"}, '
+                'or {"action": "erase" or "erasures", "tenant_id": "…"}'
+            )
             raise InvalidRequestError(msg)
+
+
+def tenant(named: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(named)
+    except ValueError:
+        msg = f"{named!r} is not the id of a tenant"
+        raise InvalidRequestError(msg) from None
+
+
+def receipt(erasure: Erasure) -> JSON:
+    settings = wiring.settings()
+    done = erasure.finished_at
+    kept = timedelta(days=settings.backup_days)
+    return {
+        "id": str(erasure.id),
+        "scope": erasure.scope,
+        "status": "done" if done else "pending",
+        "requested_at": erasure.requested_at.isoformat(),
+        "finished_at": done.isoformat() if done else None,
+        "removed": erasure.removed,
+        "backups_expire_at": (done + kept).isoformat() if done and kept else None,
+    }

@@ -40,6 +40,7 @@ _USES: dict[str, Use] = {
     "RAG_QUEUE_URL": "queue",
     "RAG_RETRY_QUEUE_URL": "retry",
     "RAG_MAINTENANCE_QUEUE_URL": "maintenance",
+    "RAG_ERASURE_QUEUE_URL": "erasures",
     "RAG_REDIS_URL": "cache",
     "RAG_MODEL_URL": "model",
     "RAG_IAM_ROLES": "roles",

@@ -29,7 +29,7 @@ DIFFERENT = {
     "Plan.routes": "here the application says what there is; on AWS each of its routes is a resource",
     "Plan.settings_of": "values differ; that the names are the same is tested in test_settings",
 }
-ADDRESSES = environment.Addresses("http://aws", "q", "m", 1, 2, aws.Credentials("id", "secret"))
+ADDRESSES = environment.Addresses("http://aws", "q", "m", "e", 1, 2, aws.Credentials("id", "secret"))
 MODEL = environment.local_model("http://model/v1")
 
 

@@ -62,6 +62,7 @@ def test_the_laptop_is_told_the_same(templates: Templates, stage: str, row: Func
         aws_url="http://aws",
         queue_url="http://queue",
         maintenance_queue_url="http://maintenance",
+        erasure_queue_url="http://erase",
         postgres_port=1,
         redis_port=2,
         aws_credentials=Credentials("id", "secret"),

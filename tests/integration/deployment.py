@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -147,6 +147,16 @@ def notification(*object_keys: str, event: str = "ObjectCreated:Put") -> str:
         record["s3"]["object"]["key"] = quote_plus(object_key, safe="/")
         records.append(json.loads(json.dumps({**record, "eventName": event})))
     return json.dumps({"Records": records})
+
+
+def before_reply(act: Callable[[], object]) -> fake_model.Reply:
+    """Reply as always, having done something first."""
+
+    def reply(handler: Any, body: dict[str, Any]) -> None:
+        act()
+        fake_model.send_json(handler, fake_model.embeddings([fake_model.unit(text, 4) for text in body["input"]]))
+
+    return reply
 
 
 def forget_wiring() -> None:

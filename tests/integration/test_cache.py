@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -308,5 +309,7 @@ def test_the_in_process_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_keys_tell_their_parts_apart() -> None:
-    assert Cache.answer_key("ab", "c") != Cache.answer_key("a", "bc")
-    assert Cache.answer_key("a") != Cache.embedding_key("a", 4, "")
+    tenant, other = uuid.uuid4(), uuid.uuid4()
+    assert Cache.answer_key(tenant, "ab", "c") != Cache.answer_key(tenant, "a", "bc")
+    assert Cache.answer_key(tenant, "a") != Cache.answer_key(other, "a")
+    assert Cache.answer_key(tenant, "a") != Cache.embedding_key("a", 4, "")

@@ -6,14 +6,14 @@ import json
 import random
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
 from tests import fake_model
-from tests.integration.deployment import BUCKET, Context, Deployment, notification, sample
+from tests.integration.deployment import BUCKET, Context, Deployment, before_reply, notification, sample
 from tests.lexeme_counts import LEXEME_COUNTS
 
 pytestmark = pytest.mark.slow
@@ -130,16 +130,6 @@ def held(deployment: Deployment) -> dict[str, int]:
 def embedded(deployment: Deployment) -> list[str]:
     """Every text that the model was sent for embedding."""
     return [text for request in deployment.model.requests for text in request.get("input", [])]
-
-
-def before_reply(act: Callable[[], object]) -> fake_model.Reply:
-    """Reply as always, having done something first."""
-
-    def reply(handler: Any, body: dict[str, Any]) -> None:
-        act()
-        fake_model.send_json(handler, fake_model.embeddings([fake_model.unit(text, 4) for text in body["input"]]))
-
-    return reply
 
 
 def test_a_created_object_becomes_a_document_that_is_found(deployment: Deployment) -> None:

@@ -96,8 +96,8 @@ class FakeCache:
     def embedding_key(self, model: str, dimensions: int, text: str) -> str:
         return repr((model, text))
 
-    def answer_key(self, *parts: object) -> str:
-        return repr(parts)
+    def answer_key(self, tenant_id: uuid.UUID, *parts: object) -> str:
+        return repr((tenant_id, parts))
 
     def get(self, key: str) -> JSON | None:
         return self.entries.get(key)

@@ -11,7 +11,9 @@ from local.environment import Addresses, Model
 from local.service import ServiceError
 from rag.settings import PREFIX, Settings
 
-ADDRESSES = Addresses("http://aws", "http://queue", "http://maintenance", 5432, 6379, Credentials("id", "secret"))
+ADDRESSES = Addresses(
+    "http://aws", "http://queue", "http://maintenance", "http://erase", 5432, 6379, Credentials("id", "secret")
+)
 MODEL = Model("http://model/v1", "embedder", 384, "chatter", api_key="sk-secret")
 
 

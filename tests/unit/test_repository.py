@@ -131,7 +131,7 @@ def test_every_event_file_is_used_by_a_test() -> None:
 def test_the_laptop_sets_only_what_can_be_set() -> None:
     every = {PREFIX + name.upper() for name in Settings.model_fields}
     addresses = environment.Addresses(
-        "http://aws", "http://queue", "http://maintenance", 1, 2, Credentials("id", "secret")
+        "http://aws", "http://queue", "http://maintenance", "http://erase", 1, 2, Credentials("id", "secret")
     )
     model = environment.local_model("http://model/v1")
     for row in FUNCTIONS:

@@ -135,7 +135,7 @@ def _completion(
     say: Say | None = None if listener is None else lambda piece: listener.said(unmarked.feed(piece))
     completion, cached = completing.complete(
         prompt.messages,
-        key=cache.answer_key(str(question.tenant_id), llm.chat_model, prompting.PROMPT_VERSION, asked, shown),
+        key=cache.answer_key(question.tenant_id, llm.chat_model, prompting.PROMPT_VERSION, asked, shown),
         llm=llm,
         cache=cache,
         deadline=deadline,

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rag import metadata, sdk
 from rag.errors import DocumentError, UnavailableError
-from rag.types import JSON, ObjectVersion
+from rag.types import JSON, ObjectVersion, StoredVersion
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 # S3 has none longer, and answers as if the request were at fault.
 LONGEST_KEY_BYTES = 1024
 PIECE_BYTES = 1 << 20
+# S3 API reference, DeleteObjects: 1,000 keys in one request.
+MOST_DELETED = 1000
 UNVERSIONED = "etag:"
 
 
@@ -87,16 +92,53 @@ class Bucket:
         except (ClientError, BotoCoreError) as error:
             raise _unavailable(error) from error
 
-    def delete(self, object_key: str) -> None:
-        """Delete the current version; older ones stay until the bucket's lifecycle takes them."""
+    def versions_of(self, object_key: str) -> list[StoredVersion]:
+        """Return every version of one key, the newest first, and the markers of its deletions."""
+        found: list[StoredVersion] = []
+        if len(object_key.encode()) > LONGEST_KEY_BYTES:
+            return found
+        for page in self.versions_under(object_key):
+            own = [version for version in page if version.key == object_key]
+            found += own
+            # Sorted by key, in which the shortest comes first.
+            if len(own) < len(page):
+                break
+        return found
+
+    def versions_under(self, prefix: str) -> Iterator[list[StoredVersion]]:
+        """Yield every version of every key with this prefix, and the markers of deletions, a thousand at a time."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
-        if len(object_key.encode()) > LONGEST_KEY_BYTES:
-            return
+        pages = self._client().get_paginator("list_object_versions").paginate(Bucket=self._name, Prefix=prefix)
         try:
-            self._client().delete_object(Bucket=self._name, Key=object_key)
+            for page in pages:
+                # Read as a whole: boto3 tells versions and markers apart, each the newest first.
+                listed = ((page.get("Versions", []), False), (page.get("DeleteMarkers", []), True))
+                versions = [
+                    StoredVersion(each["Key"], each["VersionId"], each["LastModified"], is_marker)
+                    for kind, is_marker in listed
+                    for each in kind
+                ]
+                yield sorted(versions, key=attrgetter("key"))
         except (ClientError, BotoCoreError) as error:
             raise _unavailable(error) from error
+
+    def erase(self, versions: Sequence[StoredVersion]) -> None:
+        """Delete these versions for good; those that are gone already are no error."""
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        for start in range(0, len(versions), MOST_DELETED):
+            some = versions[start : start + MOST_DELETED]
+            objects: list[ObjectIdentifierTypeDef] = [
+                {"Key": version.key, "VersionId": version.version_id} for version in some
+            ]
+            try:
+                reply = self._client().delete_objects(Bucket=self._name, Delete={"Objects": objects, "Quiet": True})
+            except (ClientError, BotoCoreError) as error:
+                raise _unavailable(error) from error
+            if refused := reply.get("Errors"):
+                msg = f"the bucket keeps {len(refused)} versions that are to be erased: {refused[0].get('Code')}"
+                raise UnavailableError(msg)
 
     def presign_upload(
         self, object_key: str, *, limit_bytes: int, valid_seconds: int, metadata_field: str | None = None
@@ -146,6 +188,7 @@ def _current(client: S3Client, bucket: str, object_key: str) -> ObjectVersion | 
         size=found["ContentLength"],
         media_type=found.get("ContentType"),
         metadata=found["Metadata"].get(metadata.FIELD),
+        modified_at=found["LastModified"],
     )
 
 

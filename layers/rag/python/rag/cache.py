@@ -10,11 +10,13 @@ import hashlib
 import json
 import secrets
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rag.errors import UnavailableError
 from rag.types import JSON
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ CALL_SECONDS = 0.1
 PAUSE_SECONDS = 5.0  # how long a cache that failed is left alone
 FLIGHT_SECONDS = 15
 LOCAL_ENTRIES = 1000
+SCANNED_AT_ONCE = 1000
 
 # Deletes a lock only while it is still the caller's: one that expired may be somebody else's by now.
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
@@ -52,8 +55,9 @@ class Cache:
         return _key(EMBEDDING, model, dimensions, text)
 
     @staticmethod
-    def answer_key(*parts: object) -> str:
-        return _key(ANSWER, *parts)
+    def answer_key(tenant_id: uuid.UUID, *parts: object) -> str:
+        """Of what a model was told of this tenant's documents; the tenant's keys can be told from all others."""
+        return _key(_answers(tenant_id), *parts)
 
     @property
     def available(self) -> bool:
@@ -80,6 +84,27 @@ class Cache:
         self._keep(key, value)
         entry = json.dumps({"key": key, "value": value}, separators=(",", ":"))
         self._call(lambda client: client.set(key, entry, ex=self._ttl_seconds))
+
+    def erase(self, tenant_id: uuid.UUID) -> int:
+        """Remove every answer that a tenant was given, and return how many there were.
+
+        UnavailableError when the server does not answer: then they end by their own time.
+        """
+        if not self._url:
+            return 0
+
+        def unlink(client: redis.Redis) -> int:
+            found = client.scan_iter(match=f"{_answers(tenant_id)}*", count=SCANNED_AT_ONCE)
+            # Each by itself: in a cluster the keys of one command must be of one slot.
+            return sum(int(client.unlink(key)) for key in found)
+
+        for key in [key for key in self._local if key.startswith(_answers(tenant_id))]:
+            del self._local[key]
+        erased = self._call(unlink)
+        if erased is None:
+            msg = "the cache is not available"
+            raise UnavailableError(msg, retry_after_seconds=int(PAUSE_SECONDS))
+        return int(erased)
 
     @contextmanager
     def flight(self, key: str, *, wait_seconds: float) -> Iterator[JSON | None]:
@@ -162,6 +187,10 @@ def preload() -> None:
     import redis.backoff  # noqa: PLC0415
     import redis.exceptions  # noqa: PLC0415
     import redis.retry  # noqa: F401, PLC0415
+
+
+def _answers(tenant_id: uuid.UUID) -> str:
+    return f"{ANSWER}{tenant_id}:"
 
 
 def _key(prefix: str, *parts: object) -> str:

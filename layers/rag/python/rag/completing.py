@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -26,7 +27,7 @@ class Chat(Protocol):
 
 
 class Cache(Protocol):
-    def answer_key(self, *parts: object) -> str: ...
+    def answer_key(self, tenant_id: uuid.UUID, *parts: object) -> str: ...
     def get(self, key: str) -> JSON | None: ...
     def set(self, key: str, value: JSON) -> None: ...
     def flight(self, key: str, *, wait_seconds: float) -> AbstractContextManager[JSON | None]: ...

@@ -103,7 +103,7 @@ def rewrite(
     try:
         completion, _ = complete(
             messages,
-            key=cache.answer_key("rewrite", str(question.tenant_id), llm.chat_model, messages),
+            key=cache.answer_key(question.tenant_id, "rewrite", llm.chat_model, messages),
             llm=llm,
             cache=cache,
             deadline=Deadline.after(deadline.within(REWRITE_SECONDS)),

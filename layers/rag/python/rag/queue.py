@@ -9,6 +9,8 @@ from urllib.parse import quote_plus
 from rag import sdk
 from rag.errors import UnavailableError
 
+from rag.errors import UnavailableError
+
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
@@ -27,8 +29,14 @@ class Queue:
         )
 
     def send(self, body: str) -> None:
-        """Put a message into the queue."""
-        self._sqs().send_message(QueueUrl=self._url, MessageBody=body)
+        """Put a message into the queue; UnavailableError when it does not take it."""
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        try:
+            self._sqs().send_message(QueueUrl=self._url, MessageBody=body)
+        except (ClientError, BotoCoreError) as error:
+            msg = f"the queue is not available: {type(error).__name__}"
+            raise UnavailableError(msg) from error
 
     def send_object(self, bucket: str, object_key: str) -> None:
         """Name an object as S3 would; UnavailableError when the queue does not take it."""

@@ -45,7 +45,7 @@ class Listwise:
         messages = prompting.order(question, hits, budget_tokens=RERANK_TOKENS, count_tokens=self.count_tokens)
         completion, _ = complete(
             messages,
-            key=self.cache.answer_key("order", str(tenant_id), self.llm.chat_model, messages),
+            key=self.cache.answer_key(tenant_id, "order", self.llm.chat_model, messages),
             llm=self.llm,
             cache=self.cache,
             deadline=Deadline.after(deadline.within(RERANK_SECONDS)),

@@ -36,6 +36,8 @@ class Settings(BaseModel):
     queue_url: str = Field("", description="Queue of the bucket's events; for ingest only.")
     retry_queue_url: str = Field("", description="The same queue, to send documents to that are tried again.")
     maintenance_queue_url: str = Field("", description="Queue that wakes maintain; for ingest only.")
+    erasure_queue_url: str = Field("", description="Queue of what is to be erased; for query, tenants and erase.")
+    backup_days: int = Field(0, ge=0, description="How long backups keep what was erased; 0: there are none.")
     model_url: str = Field("https://api.openai.com/v1", description="Base URL of an OpenAI-compatible model server.")
     model_secret: str = Field("", description="Secret whose string is the model server's API key; empty: none needed.")
     embedding_model: str = Field("text-embedding-3-small", description="Model that embeds documents and questions.")

@@ -104,13 +104,58 @@ def chunk_id(document_id: uuid.UUID, position: int, content_hash: bytes) -> uuid
 
 @dataclass(frozen=True, slots=True)
 class ObjectVersion:
-    """What the bucket holds of one key now; `metadata` is the JSON that came with the upload, as it is."""
+    """What the bucket holds of one key now; `metadata` is the JSON that came with the upload, as it is.
+
+    `modified_at`: when it came, to the second; None where that is not known, which nothing is older than.
+    """
 
     version_id: str
     etag: str
     size: int
     media_type: str | None = None
     metadata: str | None = None
+    modified_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """One of the versions that the bucket keeps of a key, or the marker of a deletion; `modified_at` to the second."""
+
+    key: str
+    version_id: str
+    modified_at: datetime
+    is_marker: bool = False
+
+
+ErasureScope = Literal["document", "collection", "tenant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """A receipt: what was to be erased, on whose request, and how many of what kind were removed until now."""
+
+    id: uuid.UUID
+    scope: ErasureScope
+    collection: str | None
+    document_id: uuid.UUID | None
+    requested_by: str
+    requested_at: datetime
+    finished_at: datetime | None
+    removed: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureWork:
+    """What an unfinished erasure has to remove: all that was there when it was asked for."""
+
+    tenant_id: uuid.UUID
+    erasure_id: uuid.UUID
+    scope: ErasureScope
+    collection: str | None
+    document_id: uuid.UUID | None
+    key: str | None
+    last_version: str | None
+    requested_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rag.store.catalog import Catalog
     from rag.store.conversations import ConversationStore
     from rag.store.database import Database
+    from rag.store.erasures import ErasureRequests, ErasureStore
     from rag.store.index import IndexStore
     from rag.store.maintenance import IndexMaintenance
     from rag.store.search import SearchStore
@@ -222,6 +223,27 @@ def maintenance_queue() -> Queue:
     from rag.queue import Queue  # noqa: PLC0415
 
     return Queue(settings().maintenance_queue_url)
+
+
+@cache
+def erasure_queue() -> Queue:
+    from rag.queue import Queue  # noqa: PLC0415
+
+    return Queue(settings().erasure_queue_url)
+
+
+@cache
+def erasure_requests() -> ErasureRequests:
+    from rag.store.erasures import ErasureRequests  # noqa: PLC0415
+
+    return ErasureRequests(database())
+
+
+@cache
+def erasure_store() -> ErasureStore:
+    from rag.store.erasures import ErasureStore  # noqa: PLC0415
+
+    return ErasureStore(database())
 
 
 @cache

@@ -134,10 +134,10 @@ with begun as (
   insert into documents as d (
     tenant_id, id, collection_id, key, status, version_id, size, error_code, error_message,
     attempts, leased_until, leased_by, leased_message, leased_delivery
-  ) values (
-    %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(size)s, %(error_code)s, %(error_message)s,
-    1, now() + make_interval(secs => %(lease_seconds)s), %(run)s, %(message)s, %(delivery)s
   )
+  select %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(size)s, %(error_code)s, %(error_message)s,
+    1, now() + make_interval(secs => %(lease_seconds)s), %(run)s, %(message)s, %(delivery)s
+  where not is_erased(%(tenant)s, %(place)s, %(document)s, %(modified_at)s)
   on conflict (tenant_id, id) do update set
     status = excluded.status, version_id = excluded.version_id, size = excluded.size,
     error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now(),
@@ -164,6 +164,10 @@ select case
     else 'duplicate'
   end
 from documents where tenant_id = %(tenant)s and id = %(document)s and not exists (select from begun)
+union all
+select 'settled'
+where is_erased(%(tenant)s, %(place)s, %(document)s, %(modified_at)s)
+  and not exists (select from documents where tenant_id = %(tenant)s and id = %(document)s)
 
 -- leave_document --
 -- What became of an attempt that wrote nothing; the next one need not wait for this one's time to be over.
@@ -301,7 +305,7 @@ with dropped as (
 {attempt_of_document}
 )
 update collections set generation = generation + 1 where tenant_id = %(tenant)s and id = %(collection)s
-returning average_length
+returning average_length, is_erased(%(tenant)s, %(place)s, %(document)s, %(modified_at)s)
 
 -- unrolled_statistics --
 -- How many ingests' rows there are, how many bytes of them a question would read, and how many chunks.
@@ -435,6 +439,81 @@ delete from conversations where tenant_id = %(tenant)s and id in (
 delete from conversations
 where tenant_id = %(tenant)s and id = %(conversation)s and principal = %(principal)s and expires_at > now()
 returning id
+
+-- request_erasure --
+-- The one that waits for the same to be erased, if there is one, so that asking twice is asking once.
+with waiting as (
+  select id from erasures
+  where tenant_id = %(tenant)s and scope = %(scope)s and collection is not distinct from %(collection)s::text
+    and document_id is not distinct from %(document)s::uuid and last_version is not distinct from %(last_version)s::text
+    and finished_at is null
+  order by requested_at limit 1
+), asked as (
+  insert into erasures (tenant_id, scope, collection, document_id, key, last_version, requested_by)
+  select %(tenant)s, %(scope)s, %(collection)s, %(document)s, %(key)s, %(last_version)s, %(requested_by)s
+  where not exists (select from waiting)
+  returning id
+)
+select id from waiting union all select id from asked
+
+-- erasures --
+-- The latest first; or one of them.
+select id, scope, collection, document_id, requested_by, requested_at, finished_at, removed from erasures
+where tenant_id = %(tenant)s and (%(erasure)s::uuid is null or id = %(erasure)s::uuid)
+order by requested_at desc, id
+limit %(most)s
+
+-- work_of_erasure --
+select scope, collection, document_id, key, last_version, requested_at from erasures
+where tenant_id = %(tenant)s and id = %(erasure)s and finished_at is null
+
+-- unfinished_erasures --
+-- Across tenants, by the one role that may: whose message was lost is found here.
+select tenant_id, id from erasures where finished_at is null order by requested_at limit %(most)s
+
+-- count_erased --
+update erasures set removed = (
+  select jsonb_object_agg(kind, coalesce((removed ->> kind)::bigint, 0) + coalesce((%(removed)s::jsonb ->> kind)::bigint, 0))
+  from (select jsonb_object_keys(removed) union select jsonb_object_keys(%(removed)s::jsonb)) as kinds (kind)
+)
+where tenant_id = %(tenant)s and id = %(erasure)s
+
+-- finish_erasure --
+update erasures set finished_at = now(), key = null, last_version = null
+where tenant_id = %(tenant)s and id = %(erasure)s and finished_at is null
+
+-- erase_story --
+-- What the index remembers of a document beside the document itself.
+with gone as (delete from ingestions where tenant_id = %(tenant)s and document_id = %(document)s returning id)
+select count(*) from gone
+
+-- erase_documents --
+-- Some documents of a collection, with their chunks: so many that one statement has not too much to do.
+with doomed as (
+  select id from (
+    select id, chunk_count, sum(chunk_count) over (order by id) as so_far, row_number() over (order by id) as number
+    from documents where tenant_id = %(tenant)s and collection_id = %(collection)s
+  ) as ordered
+  where number = 1 or (so_far <= %(most_chunks)s and number <= %(most)s)
+), gone as (
+  delete from documents where tenant_id = %(tenant)s and id in (select id from doomed) returning chunk_count
+)
+select count(*), coalesce(sum(chunk_count), 0)::bigint from gone
+
+-- erase_collection --
+delete from collections where tenant_id = %(tenant)s and id = %(collection)s
+
+-- erased_collections --
+select id from collections where tenant_id = %(tenant)s and (%(name)s::text is null or name = %(name)s::text) order by id
+
+-- erase_tenant --
+delete from tenants where id = %(tenant)s
+
+-- revoke_keys --
+update api_keys set revoked_at = now() where tenant_id = %(tenant)s and revoked_at is null
+
+-- tenant_exists --
+select true from tenants where id = %(tenant)s
 
 -- api_key --
 -- The only read across tenants, by the authorizer's role, which can read nothing else.

@@ -73,6 +73,14 @@ class Catalog:
         rows = self.database.read(tenant_id, lambda transaction: transaction.rows("list_collections", name=None))
         return [CollectionSummary(*row) for row in rows]
 
+    def collection(self, tenant_id: uuid.UUID, name: str) -> CollectionSummary:
+        """Return one collection; NotFoundError when there is none of that name."""
+        rows = self.database.read(tenant_id, lambda transaction: transaction.rows("list_collections", name=name))
+        if not rows:
+            msg = f"there is no collection {name!r}"
+            raise NotFoundError(msg)
+        return CollectionSummary(*rows[0])
+
     def create_collection(self, tenant_id: uuid.UUID, name: str, language: str) -> tuple[CollectionSummary, bool]:
         """Return the collection of that name, and whether it is new; its language is the one it was made with."""
 

@@ -75,7 +75,7 @@ class IndexStore:
     ) -> Begun:
         """Mark the document as being processed, or as given up with this reason; chunks of the version before stay.
 
-        Nothing changes when this very version is `settled` (ready, or failed for a reason of its own), or another run
+        Nothing changes when this very version is `settled` (ready, failed for a reason of its own, or erased), or another run
         has it for so many seconds: `duplicate` when that works off another message, `busy` when it is the same one.
         """
 
@@ -94,6 +94,8 @@ class IndexStore:
                 run=delivery.run,
                 message=delivery.message_id,
                 delivery=delivery.number,
+                place=location.collection,
+                modified_at=version.modified_at,
             ) or [("busy",)]
             return cast("Begun", begun)
 
@@ -145,8 +147,8 @@ class IndexStore:
         """Put the document's chunks, or its failure, in the place of whatever was there, in one transaction.
 
         `unchanged` is asked under the document's lock whether the bucket still holds this version; None when it does
-        not, or the chunks are weighed with an average length that is the collection's no more, and nothing is written
-        then. `describe` reads the document's metadata, under the lock as well.
+        not, or it was erased, or the chunks are weighed with an average length that is the collection's no more, and
+        nothing is written then. `describe` reads the document's metadata, under the lock as well.
         """
 
         def work(transaction: Transaction) -> int | None:
@@ -156,12 +158,14 @@ class IndexStore:
             description = describe()
             before = writing.finish(transaction, location, collection, content, ingestion, description)
             after = writing.insert(transaction, location, collection, self.space, content.chunks)
-            writing.record(transaction, location, collection, ingestion, before=before, after=after)
+            writing.record(
+                transaction, location, collection, ingestion, content.version.modified_at, before=before, after=after
+            )
             return after.chunk_count - before.chunk_count
 
         try:
             return self._changed(location, collection, work)
-        except writing.WeighedAnewError:
+        except writing.OvertakenError:
             return None
 
     def describe(
@@ -202,7 +206,7 @@ class IndexStore:
                 return 0
             before = writing.delete(transaction, location)
             transaction.run("delete_document", document=location.document_id)
-            writing.record(transaction, location, collection, ingestion, before=before, after=writing.Counts())
+            writing.record(transaction, location, collection, ingestion, None, before=before, after=writing.Counts())
             return -before.chunk_count
 
         return self._changed(location, collection, work) is not None

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import accumulate, chain, islice
 from typing import Any, TypeVar
 
@@ -29,8 +30,8 @@ LEXEMES_PER_ROW = 900
 CHUNKS_AT_ONCE = 200
 
 
-class WeighedAnewError(Exception):
-    """The collection has got another average length since the chunks were weighed."""
+class OvertakenError(Exception):
+    """The collection has got another average length since the chunks were weighed, or the document was erased."""
 
 
 @dataclass(slots=True)
@@ -142,23 +143,29 @@ def record(
     location: Location,
     collection: Collection,
     ingestion: Ingestion,
+    modified_at: datetime | None,
     *,
     before: Counts,
     after: Counts,
 ) -> None:
-    """What the document counts now takes the place of what it did before; nothing of its checkpoint is left."""
+    """What the document counts now takes the place of what it did before; nothing of its checkpoint is left.
+
+    OvertakenError when the version that was `modified_at` then must not be indexed, or not with these weights.
+    """
     _, sparsevec = transaction.vector_types()
     # Last, because every ingest of the collection waits for its row until the commit.
-    [(average_length,)] = transaction.rows(
+    [(average_length, erased)] = transaction.rows(
         "record_ingestion",
         **attempt(location, collection, ingestion),
         changes=binary.column(sparsevec, _changes(before.frequencies, after.frequencies)),
         document_change=(after.chunk_count > 0) - (before.chunk_count > 0),
         chunk_change=after.chunk_count - before.chunk_count,
         lexeme_change=after.lexeme_count - before.lexeme_count,
+        place=location.collection,
+        modified_at=modified_at,
     )
-    if average_length != collection.average_length and ingestion.chunk_count:
-        raise WeighedAnewError
+    if erased or (average_length != collection.average_length and ingestion.chunk_count):
+        raise OvertakenError
 
 
 def attempt(location: Location, collection: Collection, ingestion: Ingestion) -> dict[str, Any]:
