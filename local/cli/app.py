@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from local.cli import ask, conversations, cost, demo, documents, evaluate, put, redrive, status, tenants, up
+from local.cli import ask, conversations, cost, demo, documents, erasing, evaluate, put, redrive, status, tenants, up
 from local.cli.connection import Wanted
 from local.cli.remote import ApiKey, AsJson, Data, Given, Url
 
@@ -54,7 +54,8 @@ _add("put", put.put, put.EPILOG)
 _add("ask", ask.ask, ask.ASK_EPILOG)
 _add("search", ask.search, ask.SEARCH_EPILOG)
 _add("documents", documents.documents, documents.DOCUMENTS_EPILOG)
-_add("delete", documents.delete, documents.DELETE_EPILOG)
+_add("delete", erasing.delete, erasing.DELETE_EPILOG)
+_add("erasures", erasing.erasures, erasing.ERASURES_EPILOG)
 _add("retry", documents.retry, documents.RETRY_EPILOG)
 _add("redrive", redrive.redrive, redrive.EPILOG)
 _add("conversations", conversations.conversations, conversations.CONVERSATIONS_EPILOG)

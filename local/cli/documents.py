@@ -1,4 +1,4 @@
-"""`rag documents`, `rag delete`, `rag retry`, `rag collections`: what the platform holds."""
+"""`rag documents`, `rag retry`, `rag collections`: what the platform holds."""
 
 import asyncio
 import time
@@ -17,12 +17,6 @@ Examples:
   rag documents --collection hr --prefix 2026/ --json | jq -r '.documents[].key'
 """
 
-DELETE_EPILOG = """\b
-Examples:
-  rag delete handbook.pdf
-  rag delete hr/travel.md hr/leave.md --collection staff --wait
-"""
-
 RETRY_EPILOG = """\b
 Examples:
   rag retry scan.pdf                       # its key, as `rag documents --status failed` lists it
@@ -36,7 +30,6 @@ Examples:
   rag collections --json | jq '.collections[] | {name, document_count}'
 """
 
-_DELETION_SECONDS = 120.0
 _RETRY_SECONDS = 600.0
 _LOOK_SECONDS = 0.2
 _PAGE_SIZE = 500
@@ -57,22 +50,6 @@ async def documents(
     found = session.client.documents(collection=collection, status=status, prefix=prefix, limit=_PAGE_SIZE)
     session.show({"documents": [document async for document in found]}, _tell_documents)
     return 0
-
-
-@remote
-async def delete(
-    session: Session,
-    keys: Annotated[list[str], typer.Argument(metavar="KEY", help="Keys, as `rag documents` lists them.")],
-    *,
-    collection: CollectionName = "default",
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until they are gone.")] = False,
-) -> int:
-    """Delete documents by their keys."""
-    results = [await _delete(session, key, collection) for key in keys]
-    if wait:
-        await _wait_until_gone(session, results)
-    session.show({"documents": results}, _tell_deleted)
-    return 0 if all(result["status"] == ("deleted" if wait else "deleting") for result in results) else 1
 
 
 @remote
@@ -115,14 +92,6 @@ def tell_collections(reply: dict[str, Any]) -> None:
     table(("collection", "language", "documents", "chunks"), rows)
 
 
-async def _delete(session: Session, key: str, collection: str) -> dict[str, Any]:
-    document = await _document(session, key, collection)
-    if document is None:
-        return {"key": key, "collection": collection, "id": None, "status": "not found"}
-    reply = await session.client.call("DELETE", f"/v1/documents/{document['id']}")
-    return {"key": key, "collection": collection, "id": document["id"], "status": reply["status"]}
-
-
 async def _retry(session: Session, key: str, collection: str) -> dict[str, Any]:
     document = await _document(session, key, collection)
     if document is None:
@@ -155,16 +124,6 @@ async def _wait_until_ended(session: Session, results: list[dict[str, Any]]) -> 
             await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _wait_until_gone(session: Session, results: list[dict[str, Any]]) -> None:
-    end = time.monotonic() + _DELETION_SECONDS
-    for result in (result for result in results if result["id"]):
-        while await session.client.document(result["id"]) is not None:
-            if time.monotonic() > end:
-                return
-            await asyncio.sleep(_LOOK_SECONDS)
-        result["status"] = "deleted"
-
-
 def _tell_documents(reply: dict[str, Any]) -> None:
     if not reply["documents"]:
         print("No document. `rag put PATH` adds some.")
@@ -193,11 +152,5 @@ def _tell_retried(reply: dict[str, Any]) -> None:
         return
     rows = [(one["key"], one["status"], one_line((one["error"] or {}).get("message"))) for one in reply["documents"]]
     table(("key", "status", "reason"), rows)
-    if any(result["status"] == "not found" for result in reply["documents"]):
-        print("`rag documents` lists the keys there are.")
-
-
-def _tell_deleted(reply: dict[str, Any]) -> None:
-    table(("key", "status"), [(result["key"], result["status"]) for result in reply["documents"]])
     if any(result["status"] == "not found" for result in reply["documents"]):
         print("`rag documents` lists the keys there are.")

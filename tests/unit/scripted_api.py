@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ class Api:
     url: str = ""
     replies: dict[str, list[tuple[int, dict[str, str], Any]]] = field(default_factory=dict)
     documents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    receipts: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
     failing: dict[str, dict[str, str]] = field(default_factory=dict)
     polls_until_ready: int = 1
@@ -97,7 +99,21 @@ class _Handler(BaseHTTPRequestHandler):
             return self._promise(body) if self.command == "POST" else self._list()
         if path.startswith("/v1/documents/"):
             return self._one(unquote(path.removeprefix("/v1/documents/")))
+        return self._erasure(path)
+
+    def _erasure(self, path: str) -> tuple[int, dict[str, str], Any]:
+        if path.startswith("/v1/erasures/"):
+            return 200, {}, self.api.receipts[path.removeprefix("/v1/erasures/")] | {"status": "done"}
+        if path.startswith("/v1/collections/") and self.command == "DELETE":
+            name = path.removeprefix("/v1/collections/")
+            self.api.documents = {key: d for key, d in self.api.documents.items() if d["collection"] != name}
+            return 202, {}, self._receipt("collection", name, None)
         return 404, {}, problem(404, "There is no such path.")
+
+    def _receipt(self, scope: str, collection: str, document: str | None) -> dict[str, Any]:
+        receipt = {"id": str(uuid.uuid4()), "scope": scope, "collection": collection, "document_id": document}
+        self.api.receipts[receipt["id"]] = receipt
+        return receipt | {"status": "pending"}
 
     def _promise(self, body: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
         upload = {"url": f"{self.api.url}/s3", "fields": {"key": f"tenant/{body['collection']}/{body['key']}"}}
@@ -130,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 404, {}, problem(404, "There is no such document.")
         if self.command == "DELETE":
             del self.api.documents[document["key"]]
-            return 202, {}, {"id": identity, "status": "deleting"}
+            return 202, {}, self._receipt("document", document["collection"], identity)
         if action == "retry":
             if document["status"] != "failed":
                 return 409, {}, problem(409, "The document has not failed.")

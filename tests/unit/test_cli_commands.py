@@ -252,6 +252,36 @@ def test_delete_waits_until_the_documents_are_gone(api: Api, capsys: pytest.Capt
     assert api.documents == {}
 
 
+def test_delete_tells_the_receipt_of_each_document(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.add("a.txt")
+    assert rag("delete", "a.txt", "absent.txt", "--json") == 1
+    assert [d["erasure"] for d in _printed(capsys)["documents"]] == [*api.receipts, None]
+
+
+def test_a_whole_collection_is_deleted_only_when_it_is_meant(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.add("a.txt")
+    assert rag("delete", "--all") == 2
+    assert "--yes" in capsys.readouterr().err
+    assert rag("delete", "a.txt", "--all", "--yes") == 2
+    assert rag("delete") == 2
+    assert list(api.documents) == ["a.txt"]
+    capsys.readouterr()
+    assert rag("delete", "--all", "--yes", "--wait", "--json") == 0
+    assert [d["status"] for d in _printed(capsys)["documents"]] == ["deleted"]
+    assert api.documents == {}
+
+
+def test_receipts_are_shown_in_words(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    removed = {"documents": 1, "chunks": 7, "collections": 0, "object_versions": 2, "cached_answers": 0}
+    receipt = {"id": "r-1", "scope": "document", "collection": "default", "document_id": "d-1", "status": "done"}
+    receipt |= {"requested_at": "2026-11-20T09:00:00Z", "removed": removed, "backups_expire_at": "2026-11-27T09:00:00Z"}
+    api.reply("/v1/erasures", {"erasures": [receipt]})
+    assert rag("erasures") == 0
+    out = capsys.readouterr().out
+    assert "1 document, 7 passages, 2 stored versions" in " ".join(out.split())
+    assert "2026-11-27" in out
+
+
 def test_delete_of_an_unknown_key_exits_1_and_deletes_the_others(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     api.add("a.txt")
     assert rag("delete", "absent.txt", "a.txt", "--json") == 1

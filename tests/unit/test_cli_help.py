@@ -153,6 +153,7 @@ def test_retry_prints_the_documented_json(api: Api, capsys: pytest.CaptureFixtur
         ("search", "/v1/search"),
         ("collections", "/v1/collections"),
         ("conversations", "/v1/conversations"),
+        ("erasures", "/v1/erasures"),
     ],
 )
 def test_replies_of_the_api_are_printed_as_they_are(

@@ -36,7 +36,7 @@ def test_the_repository_is_run_by_this_python() -> None:
 def test_packages_are_run_by_the_python_that_their_file_names_and_never_written_to(tmp_path: Path) -> None:
     packaged = code.of_packages(listing(tmp_path, {"python": "/p/bin/python", "version": "3.13", "functions": LISTED}))
     credentials = Credentials("id", "secret")
-    addresses = Addresses("http://aws", "http://queue", "http://maintenance", 1, 2, credentials)
+    addresses = Addresses("http://aws", "http://queue", "http://maintenance", "http://erase", 1, 2, credentials)
     model = Model("http://model/v1", "embedder", 384, "chatter")
     variables = environment.environment_of(QUERY, addresses, model, code=packaged["query"])
     assert variables["PYTHONPATH"] == "/t/query:/opt/python"

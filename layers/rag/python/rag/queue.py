@@ -9,8 +9,6 @@ from urllib.parse import quote_plus
 from rag import sdk
 from rag.errors import UnavailableError
 
-from rag.errors import UnavailableError
-
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
