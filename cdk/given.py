@@ -84,7 +84,8 @@ class Given:
         """What its role may do for the sake of its database role and of what it uses."""
         data = self.data
         optional: dict[Use, Sequence[iam.PolicyStatement]] = {
-            "bucket": self._reading(),
+            # What erase deletes it need not read.
+            "bucket": [] if row == ERASE else self._reading(),
             "queue": [allow(_CONSUME, data.arrivals.queue.queue_arn)],
             "retry": [allow(["sqs:SendMessage"], data.arrivals.queue.queue_arn)],
             "maintenance": [allow(["sqs:SendMessage"], data.arrivals.maintenance_queue.queue_arn)],

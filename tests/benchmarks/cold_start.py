@@ -37,7 +37,13 @@ BOUNDS = {"ingest": 4.0, "authorize": 6.0, "query": 12.0, "answer": 12.0}
 INIT_SECONDS = 60
 # Nothing is connected to before the first event.
 _ADDRESSES = Addresses(
-    "http://127.0.0.1:1", "http://127.0.0.1:1/q", "http://127.0.0.1:1/m", 1, 1, Credentials("id", "secret")
+    "http://127.0.0.1:1",
+    "http://127.0.0.1:1/q",
+    "http://127.0.0.1:1/m",
+    "http://127.0.0.1:1/e",
+    1,
+    1,
+    Credentials("id", "secret"),
 )
 _MODEL = Model("http://127.0.0.1:1/v1", "embedder", 384, "chatter")
 

@@ -43,8 +43,9 @@ def test_a_message_that_fails_as_often_as_ingest_believes_is_kept_aside_longer_t
     templates: Templates, stage: Stage
 ) -> None:
     found = queues(templates, stage)
-    assert set(found) == {"ingest", "ingest-dead-letters", "maintain", "maintain-dead-letters"}
-    for name in ("ingest", "maintain"):
+    names = ("ingest", "maintain", "erase")
+    assert set(found) == {*names, *(f"{name}-dead-letters" for name in names)}
+    for name in names:
         assert found[name]["RedrivePolicy"]["maxReceiveCount"] == Settings().max_receives >= 5
         assert f"arrivals{name}deadletters" in text(found[name]["RedrivePolicy"]["deadLetterTargetArn"])
         assert found[name]["MessageRetentionPeriod"] == 4 * DAY
@@ -56,7 +57,7 @@ def test_queues_are_encrypted_and_speak_tls_only(templates: Templates, stage: St
     for queue in queues(templates, stage).values():
         assert ("KmsMasterKeyId" in queue) if stage.own_keys else queue["SqsManagedSseEnabled"] is True
     policies = properties(templates[stage.name]["data"], "AWS::SQS::QueuePolicy")
-    assert len(policies) == 4
+    assert len(policies) == len(queues(templates, stage))
     for policy in policies:
         assert {"Bool": {"aws:SecureTransport": "false"}} in [
             s.get("Condition") for s in policy["PolicyDocument"]["Statement"] if s["Effect"] == "Deny"

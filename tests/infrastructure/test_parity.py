@@ -11,11 +11,11 @@ import pytest
 
 from cdk.stages import STAGES, Stage
 from cdk.templates import Templates
-from functions.table import FUNCTIONS, INGEST, MAINTAIN
+from functions.table import ERASE, FUNCTIONS, INGEST, MAINTAIN
 from local import aws, environment
 from local.plan import Announcement, Plan, Queue, Source, of_the_table
 from tests.infrastructure.deployed import Deployed
-from tests.infrastructure.reading import only, starting
+from tests.infrastructure.reading import starting
 
 # field → why the two may differ in it. Everything else of a plan is equal.
 DIFFERENT = {
@@ -97,7 +97,7 @@ def test_what_starts_ahead_does_where_the_stage_pays_for_it(deployed: Plan, stag
 
 
 def test_a_message_is_hidden_six_times_as_long_as_its_function_may_take(deployed: Plan, local: Plan) -> None:
-    for row in (INGEST, MAINTAIN):
+    for row in (INGEST, MAINTAIN, ERASE):
         assert local.queue_of(row).visibility_seconds == 6 * row.timeout_seconds
         assert deployed.queue_of(row).visibility_seconds == 6 * row.timeout_seconds + 60
 
@@ -146,7 +146,8 @@ def test_what_the_template_says_is_what_is_planned(templates: Templates) -> None
     source |= {"BatchSize": 3, "MaximumBatchingWindowInSeconds": 7, "FunctionResponseTypes": []}
     source["ScalingConfig"] = {"MaximumConcurrency": 5}
     starting(changed["service"], "AWS::Lambda::Function", "Ingest")["Properties"]["Timeout"] = 77
-    only(changed["service"], "AWS::Scheduler::Schedule")["ScheduleExpression"] = "rate(2 hours)"
+    schedule = starting(changed["service"], "AWS::Scheduler::Schedule", "SchedulesMaintain")["Properties"]
+    schedule["ScheduleExpression"] = "rate(2 hours)"
     starting(changed["service"], "AWS::ApiGateway::Method", "ApiRestv1search")["Properties"]["AuthorizationType"] = (
         "NONE"
     )

@@ -33,7 +33,7 @@ def test_each_scheduled_function_has_its_schedule(templates: Templates, stage: s
 def test_queues_are_worked_off_by_the_live_versions_in_batches_of_the_table(templates: Templates, stage: str) -> None:
     found = properties(templates[stage]["service"], "AWS::Lambda::EventSourceMapping")
     called = {name for each in found for name in re.findall(r'"([A-Z][a-z]+)Live\w+"', text(each["FunctionName"]))}
-    assert called == {"Ingest", "Maintain"}
+    assert called == {"Ingest", "Maintain", "Erase"}
     for each in found:
         assert each["BatchSize"] == INGEST_BATCH_SIZE
         assert each["FunctionResponseTypes"] == ["ReportBatchItemFailures"]

@@ -321,11 +321,13 @@ def granted(estate: Estate, function: Resource) -> list[dict[str, Any]]:
 
 @check("IAM", Spoil("IAM::ManagedPolicy", "PolicyDocument.Statement.0.Action", "s3:PutObject"))
 def only_the_api_changes_documents(estate: Estate) -> Iterator[str]:
-    """Only query, which signs uploads and carries out deletions, may write documents; nobody may delete a version."""
+    """Only query, which signs uploads, may write documents; only erase may delete them, and nobody both."""
     changing = {"s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"}
     for function in ours(estate):
         actions = {action for statement in granted(estate, function) for action in listed(statement["Action"])}
-        allowed = {"s3:PutObject", "s3:DeleteObject"} if function == named(estate, "query") else set()
+        allowed = {"s3:PutObject"} if function == named(estate, "query") else set()
+        if function == named(estate, "erase"):
+            allowed = {"s3:DeleteObject", "s3:DeleteObjectVersion"}
         if found := actions & changing - allowed:
             yield f"{function}: {sorted(found)}"
 
@@ -358,7 +360,7 @@ def database_users_are_named(estate: Estate) -> Iterator[str]:
     ]
     if not found:
         yield "nobody connects by a token"
-    yield from (each for each in found if not re.search(r"/rag_(query|ingest|authorize|admin)$", each))
+    yield from (each for each in found if not re.search(r"/rag_(query|ingest|authorize|admin|erase)$", each))
 
 
 @check("EventBridge", Spoil("Scheduler::Schedule", "Target.DeadLetterConfig"))
