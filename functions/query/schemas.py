@@ -22,7 +22,17 @@ from pydantic_core import PydanticCustomError
 from functions.query import filters
 from rag import metadata
 from rag.lexical import LANGUAGES
-from rag.types import Attempt, AttemptOutcome, CollectionSummary, Document, Erasure, ErasureScope, Filters, Metadata, Status
+from rag.types import (
+    Attempt,
+    AttemptOutcome,
+    CollectionSummary,
+    Document,
+    Erasure,
+    ErasureScope,
+    Filters,
+    Metadata,
+    Status,
+)
 
 State = Literal["ok", "down", "off"]
 Condition = Literal["ok", "degraded", "down"]

@@ -158,16 +158,16 @@ with begun as (
 )
 select 'begun' from begun
 union all
+select 'settled' where is_erased(%(tenant)s, %(place)s, %(document)s, %(modified_at)s)
+union all
 select case
     when status in ('ready', 'failed') and coalesce(error_code, '') not in ('INTERNAL', 'STUCK') then 'settled'
     when leased_message = %(message)s then 'busy'
     else 'duplicate'
   end
-from documents where tenant_id = %(tenant)s and id = %(document)s and not exists (select from begun)
-union all
-select 'settled'
-where is_erased(%(tenant)s, %(place)s, %(document)s, %(modified_at)s)
-  and not exists (select from documents where tenant_id = %(tenant)s and id = %(document)s)
+from documents
+where tenant_id = %(tenant)s and id = %(document)s and not exists (select from begun)
+  and not is_erased(%(tenant)s, %(place)s, %(document)s, %(modified_at)s)
 
 -- leave_document --
 -- What became of an attempt that wrote nothing; the next one need not wait for this one's time to be over.

@@ -75,8 +75,8 @@ class IndexStore:
     ) -> Begun:
         """Mark the document as being processed, or as given up with this reason; chunks of the version before stay.
 
-        Nothing changes when this very version is `settled` (ready, failed for a reason of its own, or erased), or another run
-        has it for so many seconds: `duplicate` when that works off another message, `busy` when it is the same one.
+        Nothing changes when this very version is `settled` (ready, failed for a reason of its own, or erased), or when
+        another run has it for so many seconds: `duplicate` of another message, `busy` with the same one.
         """
 
         def work(transaction: Transaction) -> Begun:
