@@ -254,6 +254,7 @@ def test_the_same_event_five_times_makes_one_version_and_no_extra_call(deploymen
         "chunks": 4,
         "documents": 1,
         "embeddings": 4,
+        "erasures": 0,
         "ingestions": 1,
         "pending_embeddings": 0,
     }
