@@ -361,6 +361,21 @@ def test_an_encrypted_email_is_refused_as_such() -> None:
     assert _refusal(message, "x.eml")[0] == "ENCRYPTED"
 
 
+# What fuzzing found
+
+
+def test_a_container_whose_directory_points_before_its_start_is_damaged() -> None:
+    data = bytearray(_docx(_paragraph("Hello there.")))
+    end = data.rindex(b"PK\x05\x06")
+    data[end + 16 : end + 20] = (len(data) * 2).to_bytes(4, "little")
+
+    assert _refusal(bytes(data), "x.docx")[0] == "CORRUPT"
+
+
+def test_xml_in_an_encoding_that_does_not_exist_is_damaged() -> None:
+    assert _refusal(_docx(_paragraph("Hello."), '<?xml version="1.0" encoding="UTF-9"?>'), "x.docx")[0] == "CORRUPT"
+
+
 # Limits
 
 

@@ -48,7 +48,7 @@ class Archive:
             return self._archive.read(name)
         except KeyError:
             return b""
-        except (zipfile.BadZipFile, zipfile.zlib.error, EOFError, NotImplementedError, OSError) as error:  # type: ignore[attr-defined]
+        except (zipfile.BadZipFile, zipfile.zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:  # type: ignore[attr-defined]
             raise DocumentError("CORRUPT", f"{name} inside the file cannot be unpacked: {error}.") from error
 
     def xml(self, name: str, data: bytes | None = None) -> Element:
@@ -79,7 +79,7 @@ def declares_entities(xml: bytes) -> bool:
         parser.Parse(xml, True)  # noqa: FBT003 - expat's own signature
     except _EntityDeclared:
         return True
-    except (_PrologOver, expat.ExpatError):
+    except (_PrologOver, expat.ExpatError, LookupError, ValueError):
         return False
     return False
 

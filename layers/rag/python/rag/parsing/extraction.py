@@ -61,7 +61,8 @@ def _extracted(data: bytes, media_type: str, **options: Any) -> Any:
     )
     try:
         return kreuzberg.extract_bytes_sync(data, media_type, config=config)
-    except kreuzberg.KreuzbergError as error:
+    # RuntimeError: a panic inside, which a damaged file can bring about.
+    except (kreuzberg.KreuzbergError, RuntimeError) as error:
         raise _document_error(str(error)) from error
 
 
