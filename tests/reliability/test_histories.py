@@ -27,21 +27,18 @@ from hypothesis.stateful import (
 from rag import ingestion
 from rag.bucket import Bucket
 from rag.deadline import Deadline
-from rag.errors import DocumentError, UnavailableError
+from rag.errors import UnavailableError
 from rag.migrations import ensure_space
 from rag.store.access import TenantStore
 from rag.store.database import Database
 from rag.store.index import IndexStore
-from rag.types import Delivery, EmbeddingSpace, Location, Parsed, Section, Usage
-from tests.fake_model import unit
+from rag.types import Delivery, Location
 from tests.integration.deployment import BUCKET
 from tests.lexeme_counts import LEXEME_COUNTS
 from tests.reliability.bucket_model import BucketModel
+from tests.reliability.plain import DAMAGED, LIMITS, SPACE, PlainEmbedder, PlainParser, body, count_tokens
 
-SPACE = EmbeddingSpace("fake", 4)
-LIMITS = ingestion.Limits(document_bytes=10_000, chunk_tokens=12, chunk_max_tokens=24, batch_size=1)
 MOST_RECEIVES = 3
-DAMAGED = b"damaged"
 SHORT_SECONDS, AMPLE_SECONDS = 10.0, 600.0
 # Calls that are made, or may be, while the document is locked.
 UNDER_LOCK = {"head", "read", "replace", "forget", "describe"}
@@ -51,34 +48,6 @@ _numbers = itertools.count(1)
 
 class CrashError(BaseException):
     """The process is gone: nothing of ours may catch this."""
-
-
-def body(number: int, paragraphs: int) -> bytes:
-    """So many chunks, each of which says which version it is of."""
-    return "\n\n".join(
-        f"Version {number} says in part {part} that the trains of the county went on time in that year."
-        for part in range(paragraphs)
-    ).encode()
-
-
-class PlainParser:
-    """Text as it stands, a section for each paragraph; some files are damaged."""
-
-    def parse(self, path: Path, name: str) -> Parsed:
-        read = path.read_bytes()
-        if read.startswith(DAMAGED):
-            raise DocumentError("CORRUPT", "the file is damaged")
-        return Parsed("text/plain", tuple(Section(part) for part in read.decode().split("\n\n")))
-
-
-class PlainEmbedder:
-    def __init__(self) -> None:
-        self.used = Usage()
-
-    def embed(self, texts: Any, deadline: Deadline) -> list[Any]:
-        from array import array
-
-        return [array("f", unit(text, SPACE.dimensions)) for text in texts]
 
 
 @dataclass
@@ -309,7 +278,7 @@ class Document(RuleBasedStateMachine):
             ingestion.ingest(
                 self.location,
                 **edges,
-                count_tokens=lambda texts: [len(text.split()) for text in texts],
+                count_tokens=count_tokens,
                 limits=LIMITS,
                 deadline=Deadline.after(SHORT_SECONDS if fault == "short of time" else AMPLE_SECONDS),
                 delivery=delivery,

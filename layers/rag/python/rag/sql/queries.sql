@@ -280,9 +280,13 @@ select content_hash, halfvec_send(embedding) from pending_embeddings
 where tenant_id = %(tenant)s and document_id = %(document)s and space_id = %(space)s
 
 -- keep_embeddings --
+-- Nothing of a document that was deleted, or has ended, meanwhile: by another run, whose commit the lock waits for.
 insert into pending_embeddings (tenant_id, document_id, space_id, content_hash, embedding)
-select %(tenant)s, %(document)s, %(space)s, content_hash, embedding
-from unnest(%(content_hashes)s::bytea[], %(embeddings)s::vector[]) as given (content_hash, embedding)
+select %(tenant)s, d.id, %(space)s, given.content_hash, given.embedding
+from documents d, unnest(%(content_hashes)s::bytea[], %(embeddings)s::vector[]) as given (content_hash, embedding)
+where d.tenant_id = %(tenant)s and d.id = %(document)s
+  and (d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK'))
+for share of d
 on conflict do nothing
 
 -- delete_document --
