@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import aws_cdk
+from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_secretsmanager as secretsmanager
@@ -22,6 +23,7 @@ from functions.table import (
     INGEST,
     MAINTAIN,
     MIGRATE,
+    NOTIFY,
     OWNER,
     QUERY,
     ROLES,
@@ -32,6 +34,7 @@ from functions.table import (
 
 TRACING = ("xray:PutTraceSegments", "xray:PutTelemetryRecords")
 _CONSUME = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes")
+_LOOK = ("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Given:
     layers: Layers
     model_key: secretsmanager.Secret
     failures: sqs.Queue
+    bus: events.EventBus
+    webhook_key: secretsmanager.Secret | None
     signing: lambda_.CodeSigningConfig | None
 
     def settings_of(self, row: FunctionRow) -> dict[str, str]:
@@ -61,6 +66,12 @@ class Given:
                 "RAG_MAX_RECEIVES": str(self.data.arrivals.queue.dead_letter_queue.max_receive_count),
             },
             "retry": {"RAG_RETRY_QUEUE_URL": self.data.arrivals.queue.queue_url},
+            "dead_letters": {"RAG_DEAD_LETTER_QUEUE_URL": self.data.arrivals.dead_letters.queue_url},
+            "bus": {
+                "RAG_EVENT_BUS": self.bus.event_bus_name,
+                "RAG_WEBHOOK_URL": self.stage.webhook_url,
+                "RAG_WEBHOOK_SECRET": self.webhook_key.secret_arn if self.webhook_key else "",
+            },
             "maintenance": {"RAG_MAINTENANCE_QUEUE_URL": self.data.arrivals.maintenance_queue.queue_url},
             "erasures": {
                 "RAG_ERASURE_QUEUE_URL": self.data.arrivals.erasure_queue.queue_url,
@@ -88,6 +99,8 @@ class Given:
             "bucket": [] if row == ERASE else self._reading(),
             "queue": [allow(_CONSUME, data.arrivals.queue.queue_arn)],
             "retry": [allow(["sqs:SendMessage"], data.arrivals.queue.queue_arn)],
+            "dead_letters": [allow(_LOOK, data.arrivals.dead_letters.queue_arn)],
+            "bus": [allow(["events:PutEvents"], self.bus.event_bus_arn)],
             "maintenance": [allow(["sqs:SendMessage"], data.arrivals.maintenance_queue.queue_arn)],
             "erasures": [allow(["sqs:SendMessage"], data.arrivals.erasure_queue.queue_arn)],
             "cache": data.cache.secret_statements(),
@@ -123,6 +136,8 @@ class Given:
             MIGRATE: 1,
             TENANTS: 1,
             ERASE: 2,
+            # One run may still be at work when the next one is due.
+            NOTIFY: 2,
         }[row]
 
     @property

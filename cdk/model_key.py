@@ -1,4 +1,4 @@
-"""The API key of the model server: a secret that the operator fills, and nothing else ever holds."""
+"""Secrets that are shared with somebody outside: the model server's API key, and what signs the webhook."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from constructs import Construct
 from cdk.acknowledging import NIST, SOLUTIONS, accept
 
 
-class ModelKey(secretsmanager.Secret):
-    """Made with a random string, so that no template ever has a value; the model refuses that until it is replaced."""
+class RandomSecret(secretsmanager.Secret):
+    """Made with a random string, so that no template ever has a value."""
 
-    def __init__(self, scope: Construct, name: str, *, stage: str, key: kms.Key | None) -> None:
+    def __init__(
+        self, scope: Construct, name: str, *, secret_name: str, description: str, key: kms.Key | None, unrotated: str
+    ) -> None:
         super().__init__(
             scope,
             name,
-            secret_name=f"rag/{stage}/model",
-            description="API key of the model server; put yours in: aws secretsmanager put-secret-value",
+            secret_name=secret_name,
+            description=description,
             encryption_key=key,
             generate_secret_string=secretsmanager.SecretStringGenerator(exclude_punctuation=True),
         )
@@ -34,7 +36,7 @@ class ModelKey(secretsmanager.Secret):
         )
         accept(
             self,
-            "Whoever runs the model server issues its keys: AWS cannot rotate them.",
+            unrotated,
             f"{SOLUTIONS}SMG4",
             f"{NIST}SecretsManagerRotationEnabled",
         )
@@ -44,3 +46,31 @@ class ModelKey(secretsmanager.Secret):
                 "Secrets Manager encrypts it with a key of its own; the stage pays for none of ours.",
                 f"{NIST}SecretsManagerUsingKMSKey",
             )
+
+
+class ModelKey(RandomSecret):
+    """The model refuses the random string until it is replaced."""
+
+    def __init__(self, scope: Construct, name: str, *, stage: str, key: kms.Key | None) -> None:
+        super().__init__(
+            scope,
+            name,
+            secret_name=f"rag/{stage}/model",
+            description="API key of the model server; put yours in: aws secretsmanager put-secret-value",
+            key=key,
+            unrotated="Whoever runs the model server issues its keys: AWS cannot rotate them.",
+        )
+
+
+class WebhookKey(RandomSecret):
+    """The receiver of the webhook verifies signatures with the same string."""
+
+    def __init__(self, scope: Construct, name: str, *, stage: str, key: kms.Key | None) -> None:
+        super().__init__(
+            scope,
+            name,
+            secret_name=f"rag/{stage}/webhook",
+            description="Signs the requests of the webhook; give it to the receiver",
+            key=key,
+            unrotated="The receiver has to learn a new one at the same moment: AWS cannot rotate it.",
+        )

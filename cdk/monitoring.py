@@ -36,6 +36,7 @@ class MonitoringStack(StageStack):
         watches.api_failures(alarms, rest)
         for function in service.functions:
             watches.function(alarms, function)
+        watches.notifications(alarms, service.notify)
         watches.database(alarms, data.database, stage)
         DatabaseEvents(self, "DatabaseEvents", stage=stage.name, database=data.database, topic=topic)
         watches.cache(alarms, data.cache, stage)

@@ -20,7 +20,7 @@ BOUNDARY = (
     *("ec2:GetSecurityGroupsForVpc", "ec2:UnassignPrivateIpAddresses"),
     *("ec2:AuthorizeSecurityGroupEgress", "ec2:AuthorizeSecurityGroupIngress"),
     *("ec2:RevokeSecurityGroupEgress", "ec2:RevokeSecurityGroupIngress"),
-    *("kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey"),
+    *("events:PutEvents", "kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey"),
     *("kms:ReEncryptFrom", "kms:ReEncryptTo"),
     *(
         "lambda:GetAlias",

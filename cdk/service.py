@@ -19,7 +19,8 @@ from cdk.ingest import Ingest
 from cdk.layers import Layers
 from cdk.maintain import Maintain
 from cdk.migrate import Migrate
-from cdk.model_key import ModelKey
+from cdk.model_key import ModelKey, WebhookKey
+from cdk.notify import Notify, event_bus
 from cdk.query import Query
 from cdk.schedules import Schedules
 from cdk.signing import code_signing
@@ -43,13 +44,18 @@ class ServiceStack(StageStack):
             layers=Layers(self, "Layers", stage=stage.name),
             model_key=ModelKey(self, "ModelKey", stage=stage.name, key=data.keys.data),
             failures=self.failures,
+            bus=event_bus(self, "Bus", stage=stage.name),
+            webhook_key=WebhookKey(self, "WebhookKey", stage=stage.name, key=data.keys.data)
+            if stage.webhook_url
+            else None,
             signing=code_signing(self, stage=stage.name) if stage.code_signing else None,
         )
         migrate = Migrate(self, given=given)
         query, answer, authorize = (kind(self, given=given) for kind in (Query, Answer, Authorize))
         ingest, maintain, tenants = Ingest(self, given=given), Maintain(self, given=given), Tenants(self, given=given)
         erase = Erase(self, given=given)
-        self.functions = (authorize, query, answer, ingest, migrate, maintain, tenants, erase)
+        self.notify = notify = Notify(self, given=given)
+        self.functions = (authorize, query, answer, ingest, migrate, maintain, tenants, erase, notify)
         migrate.before([one.alias for one in self.functions if one is not migrate])
         Schedules(self, "Schedules", given=given, functions=self.functions)
         self.api = Api(self, "Api", given=given, query=query, streaming=[answer], authorize=authorize)
@@ -62,6 +68,7 @@ class ServiceStack(StageStack):
             ApiUrl=self.api.url,
             DocumentsBucket=data.documents.bucket_name,
             ModelKeySecret=given.model_key.secret_name,
+            EventBus=given.bus.event_bus_name,
             UserPool=self.users.pool.user_pool_id,
             UserPoolClient=self.users.client.user_pool_client_id,
             **{f"{one.row.name.capitalize()}Function": one.function.function_name for one in self.functions},

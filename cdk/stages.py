@@ -71,6 +71,7 @@ class Stage:
     embedding_model: str = _default("embedding_model")
     embedding_dimensions: int = _default("embedding_dimensions")
     chat_model: str = _default("chat_model")
+    webhook_url: str = ""
 
     # Watching and paying
     alarm_email: str = ""

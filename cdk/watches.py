@@ -17,6 +17,8 @@ _MINUTE = aws_cdk.Duration.minutes(1)
 _FIVE_MINUTES = aws_cdk.Duration.minutes(5)
 _MEBIBYTE = 1024**2
 _GIBIBYTE = 1024**3
+# As rag.telemetry names it, which only functions import.
+NAMESPACE = "Rag"
 # Fewer requests in five minutes are too few to speak of rates.
 _FEW_REQUESTS = 20
 
@@ -25,7 +27,8 @@ def dead_letters(alarms: Alarms, queues: dict[str, sqs.IQueue]) -> None:
     for name, queue in queues.items():
         alarms.add(
             "dead-letters",
-            queue.metric_approximate_number_of_messages_visible(period=_MINUTE, statistic="max"),
+            # Not by the minute: whoever looks into the queue hides what is there for a moment.
+            queue.metric_approximate_number_of_messages_visible(period=_FIVE_MINUTES, statistic="max"),
             "Messages were given up and wait for a person.",
             of=name,
             above=0,
@@ -41,6 +44,22 @@ def waiting(alarms: Alarms, queues: dict[str, sqs.IQueue]) -> None:
             of=name,
             above=1800,
         )
+
+
+def notifications(alarms: Alarms, notify: Function) -> None:
+    """Whether what became of documents is told."""
+    alarms.add(
+        "notifications-waiting",
+        cloudwatch.Metric(
+            namespace=NAMESPACE,
+            metric_name="OldestNotificationSeconds",
+            dimensions_map={"service": notify.function.function_name},
+            statistic="max",
+            period=_FIVE_MINUTES,
+        ),
+        "What became of a document could not be told for ten minutes: the bus or the webhook does not take it.",
+        above=600,
+    )
 
 
 def function(alarms: Alarms, watched: Function) -> None:

@@ -11,7 +11,7 @@ INGEST_BATCH_SIZE = 10
 # Paths of the HTTP API that nobody needs a credential for.
 PUBLIC = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
 
-Use = Literal["bucket", "queue", "retry", "maintenance", "erasures", "cache", "model", "roles"]
+Use = Literal["bucket", "queue", "retry", "dead_letters", "bus", "maintenance", "erasures", "cache", "model", "roles"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class FunctionRow:
 
 
 INGEST = FunctionRow(
-    "ingest", 600, 2048, "rag_ingest", uses=frozenset({"bucket", "queue", "maintenance", "model"}), warm=True
+    "ingest", 600, 2048, "rag_ingest", uses=frozenset({"bucket", "queue", "bus", "maintenance", "model"}), warm=True
 )
 # A second less than a REST API waits for an answer.
 QUERY = FunctionRow(
@@ -85,5 +85,8 @@ TENANTS = FunctionRow("tenants", 30, 256, "rag_admin", uses=frozenset({"erasures
 ERASE = FunctionRow(
     "erase", 600, 256, "rag_erase", uses=frozenset({"bucket", "erasures", "cache"}), schedule_seconds=900
 )
-FUNCTIONS = (AUTHORIZE, QUERY, ANSWER, INGEST, MIGRATE, MAINTAIN, TENANTS, ERASE)
+NOTIFY = FunctionRow(
+    "notify", 55, 256, INGEST.role, uses=frozenset({"bucket", "dead_letters", "bus"}), schedule_seconds=60
+)
+FUNCTIONS = (AUTHORIZE, QUERY, ANSWER, INGEST, MIGRATE, MAINTAIN, TENANTS, ERASE, NOTIFY)
 ROLES = tuple(dict.fromkeys(row.role for row in FUNCTIONS if row.role != OWNER))

@@ -41,9 +41,11 @@ class Account:
         self._logs = directory / "logs"
         self._plan = plan
         self._runtime_api = RuntimeApi(ports=sum(plan.concurrency.values()))
+        arrivals = plan.queue_of(INGEST)
         addresses = Addresses(
             aws_url=backing.aws.url,
-            queue_url=queues[plan.queue_of(INGEST).name].url,
+            queue_url=queues[arrivals.name].url,
+            dead_letter_queue_url=queues[arrivals.dead_letters].url if arrivals.dead_letters else "",
             maintenance_queue_url=queues[plan.queue_of(MAINTAIN).name].url,
             erasure_queue_url=queues[plan.queue_of(ERASE).name].url,
             postgres_port=backing.postgres_port,

@@ -16,6 +16,8 @@ BUCKET = "rag-local-documents"
 QUEUE = "rag-local-ingest"
 MAINTENANCE_QUEUE = "rag-local-maintain"
 ERASURE_QUEUE = "rag-local-erase"
+EVENT_BUS = "rag-local"
+WEBHOOK_SECRET = "rag/local/webhook"  # noqa: S105  (the name of a secret)
 DATABASE = "rag"
 REDIS_SECRET = "rag/local/redis"  # noqa: S105  (the name of a secret)
 MODEL_SECRET = "rag/local/model"  # noqa: S105  (the name of a secret)
@@ -50,6 +52,7 @@ class Addresses:
     postgres_port: int
     redis_port: int
     aws_credentials: aws.Credentials
+    dead_letter_queue_url: str = ""
 
 
 def local_model(url: str) -> Model:
@@ -84,6 +87,8 @@ def settings_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict[st
         "bucket": {"RAG_BUCKET": BUCKET},
         "queue": {"RAG_QUEUE_URL": addresses.queue_url, "RAG_MAX_RECEIVES": str(MAX_RECEIVES)},
         "retry": {"RAG_RETRY_QUEUE_URL": addresses.queue_url},
+        "dead_letters": {"RAG_DEAD_LETTER_QUEUE_URL": addresses.dead_letter_queue_url},
+        "bus": {"RAG_EVENT_BUS": EVENT_BUS, "RAG_WEBHOOK_SECRET": WEBHOOK_SECRET},
         "maintenance": {"RAG_MAINTENANCE_QUEUE_URL": addresses.maintenance_queue_url},
         "erasures": {"RAG_ERASURE_QUEUE_URL": addresses.erasure_queue_url, "RAG_BACKUP_DAYS": "0"},
         "cache": {"RAG_REDIS_URL": f"redis://127.0.0.1:{addresses.redis_port}/0", "RAG_REDIS_SECRET": REDIS_SECRET},

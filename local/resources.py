@@ -35,6 +35,7 @@ def create(aws: Clients, plan: Plan, *, redis_password: str, model_key: str | No
     for role in (OWNER, *ROLES):
         keep_secret(vault, environment.database_secret(role))
     set_secret(vault, environment.REDIS_SECRET, redis_password)
+    keep_secret(vault, environment.WEBHOOK_SECRET)
     if model_key:
         set_secret(vault, environment.MODEL_SECRET, model_key)
     queues = create_queues(aws.client("sqs"), plan.queues)

@@ -7,6 +7,7 @@ import gc
 # Until everything is imported, which stays: looking for garbage among it again and again is a tenth of the time.
 gc.disable()
 
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 
-from rag import ingestion, telemetry, wiring
+from rag import ingestion, notifying, telemetry, wiring
 from rag.deadline import Deadline
 from rag.errors import NotFoundError, OutOfTimeError, RagError
 from rag.records import Named, by_document, named
@@ -41,6 +42,7 @@ def handler(event: JSON, context: LambdaContext) -> Any:
     announce(event)
     # Powertools' batch processor does no more, and is a fifth of the initialisation: it imports every event there is.
     failed = work_off_all(event["Records"], context)
+    tell(event)
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
 
@@ -76,6 +78,28 @@ def announce(event: JSON) -> None:
                     ingestion.announce(location, store=wiring.index_store())
     except Exception as error:  # a courtesy: whatever is wrong is said again when its turn comes
         logger.warning("not announced", exc_info=error)
+
+
+def tell(event: JSON) -> None:
+    """Tell at once of what became of this batch's documents; what is not told now is told within a minute."""
+    try:
+        webhook = notifying.Later() if wiring.settings().webhook_url else None
+        for tenant_id in tenants_of(event) if wiring.settings().event_bus else ():
+            deadline = Deadline.after(MARGIN_SECONDS)
+            told = notifying.notify(
+                tenant_id, outbox=wiring.outbox(), bus=wiring.bus(), webhook=webhook, deadline=deadline
+            )
+            metrics.add_metric("NotificationsTold", MetricUnit.Count, told.told)
+    except Exception as error:  # whatever it is, the outbox has it
+        logger.warning("not told", exc_info=error)
+
+
+def tenants_of(event: JSON) -> set[uuid.UUID]:
+    found = set()
+    for record in event["Records"]:
+        with suppress(ValueError):  # told when its turn came
+            found |= {document.location.tenant_id for document in documents_of(record["body"])}
+    return found
 
 
 def done(record: JSON, context: LambdaContext) -> bool:

@@ -21,6 +21,10 @@ REGION = "us-east-1"
 ACCOUNT_ID = "123456789012"
 
 
+# Beside the rest of its data: a JSON object a line.
+EVENTS = "events.jsonl"
+
+
 class Credentials(NamedTuple):
     """The one key pair of a data directory."""
 

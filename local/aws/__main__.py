@@ -11,7 +11,7 @@ from pathlib import Path
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import make_server
 
-from local.aws import kept_credentials
+from local.aws import EVENTS, kept_credentials
 from local.aws.gateway import Gateway
 from local.aws.journal import Journal
 
@@ -19,7 +19,7 @@ from local.aws.journal import Journal
 def main() -> None:
     """Serve; the port is open only once everything kept is back, so whoever can connect may work."""
     parser = argparse.ArgumentParser(
-        prog="python -m local.aws", description="S3, SQS and Secrets Manager on this machine."
+        prog="python -m local.aws", description="S3, SQS, EventBridge and Secrets Manager on this machine."
     )
     parser.add_argument("--data", type=Path, required=True, help="directory that keeps everything (mode 0700)")
     parser.add_argument("--port", type=int, required=True, help="port of 127.0.0.1")
@@ -29,7 +29,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    gateway = Gateway(Journal(options.data), kept_credentials(options.data))
+    gateway = Gateway(Journal(options.data), kept_credentials(options.data), options.data / EVENTS)
     make_server("127.0.0.1", options.port, gateway, threaded=True, request_handler=MotoRequestHandler).serve_forever()
 
 

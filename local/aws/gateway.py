@@ -15,6 +15,7 @@ from werkzeug.wsgi import get_input_stream
 
 from local.aws import REGION, access, cors, inside_moto, presigned, upload_form
 from local.aws.buckets import Buckets
+from local.aws.bus import Bus
 from local.aws.call import Call
 from local.aws.errors import S3Error, access_denied
 from local.aws.exchange import Environ, Reply, authorization, body_environ, request
@@ -24,6 +25,7 @@ from local.aws.vault import Vault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from _typeshed.wsgi import StartResponse
 
@@ -39,12 +41,13 @@ _MOTO_ONLY = ("access-control-", "x-amzn-requestid")
 class Gateway:
     """The WSGI application of the local AWS; building it brings back everything that the journal holds."""
 
-    def __init__(self, journal: Journal, credentials: Credentials) -> None:
+    def __init__(self, journal: Journal, credentials: Credentials, events: Path) -> None:
         self._credentials = credentials
         s3 = inside_moto.application("s3")
         self._vault = Vault(inside_moto.application("secretsmanager"), journal)
         self._queues = Queues(inside_moto.application("sqs"), journal)
         self._buckets = Buckets(s3, journal, self._queues)
+        self._bus = Bus(events)
         self._vault.replay()
         self._queues.replay()
         replay(s3, journal, self._buckets, report=_report)
@@ -82,6 +85,8 @@ class Gateway:
                 return self._queues.answer(environ, body)
             case "secretsmanager":
                 return self._vault.answer(environ)
+            case "AWSEvents":
+                return self._bus.answer(str(environ["HTTP_X_AMZ_TARGET"]).partition(".")[2], body)
             case _:
                 return _refused(f"The local AWS has no {service}.")
 

@@ -30,6 +30,7 @@ REPLACED = {
     "RAG_EMBEDDING_DIMENSIONS": "see RAG_MODEL_URL",
     "RAG_CHAT_MODEL": "see RAG_MODEL_URL",
     "RAG_TOKENIZER_PATH": "see RAG_MODEL_URL",
+    "RAG_WEBHOOK_SECRET": "a stage has none without a webhook; here its address may be set at any time",
     "AWS_LAMBDA_EXEC_WRAPPER": "/var/task lies elsewhere here; which program of it is the template's",
 }
 _TASK = "/var/task/"
@@ -39,6 +40,8 @@ _USES: dict[str, Use] = {
     "RAG_BUCKET": "bucket",
     "RAG_QUEUE_URL": "queue",
     "RAG_RETRY_QUEUE_URL": "retry",
+    "RAG_DEAD_LETTER_QUEUE_URL": "dead_letters",
+    "RAG_EVENT_BUS": "bus",
     "RAG_MAINTENANCE_QUEUE_URL": "maintenance",
     "RAG_ERASURE_QUEUE_URL": "erasures",
     "RAG_REDIS_URL": "cache",
@@ -255,6 +258,7 @@ class Deployed:
         own = found.get("Properties", {})
         ref: dict[str, Callable[[], str]] = {
             "AWS::SQS::Queue": lambda: f"{self.aws_url}/{aws.ACCOUNT_ID}/{own['QueueName']}",
+            "AWS::Events::EventBus": lambda: self.value(own["Name"]),
             "AWS::S3::Bucket": lambda: self.value(own["BucketName"]),
             "AWS::Lambda::Function": lambda: own["FunctionName"],
             "AWS::Lambda::Alias": lambda: _arn("lambda", f"function:{self.value(own['FunctionName'])}:{own['Name']}"),

@@ -8,7 +8,7 @@ import pytest
 
 from cdk.stages import STAGES
 from cdk.templates import Templates
-from functions.table import ANSWER, ERASE, FUNCTIONS, INGEST, MAINTAIN, OWNER, QUERY, TENANTS, FunctionRow
+from functions.table import ANSWER, ERASE, FUNCTIONS, INGEST, MAINTAIN, NOTIFY, OWNER, QUERY, TENANTS, FunctionRow
 from rag.settings import Settings
 from rag.telemetry import NAMESPACE
 from tests.infrastructure.reading import as_list, only, properties, resources, starting, text
@@ -79,6 +79,7 @@ def test_it_may_do_to_documents_what_its_work_is(templates: Templates, stage: st
     reading = {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket"}
     wanted = {
         INGEST: reading,
+        NOTIFY: reading,
         # It signs uploads in its own name.
         QUERY: reading | {"s3:PutObject"},
         ERASE: {"s3:ListBucketVersions", "s3:DeleteObject", "s3:DeleteObjectVersion"},

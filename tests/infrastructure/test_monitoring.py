@@ -21,6 +21,7 @@ ALWAYS = {
     *(f"{queue}-dead-letters" for queue in ("ingest", "maintain", "failures")),
     *(f"{row}-function-{what}" for row in ROWS for what in ("errors", "throttles")),
     "api-5xx",
+    "notifications-waiting",
     *(f"database-{what}" for what in ("cpu", "storage", "memory", "connections")),
 }
 CLOSELY = {

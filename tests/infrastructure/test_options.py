@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cdk.stages import STAGING
-from tests.infrastructure.reading import only, properties, starting, template_of, text
+from tests.infrastructure.reading import only, properties, resources, starting, template_of, text
 
 VAULT = "arn:aws:backup:eu-west-1:111122223333:backup-vault:elsewhere"
 ORIGIN = "https://app.example.org"
@@ -45,3 +45,18 @@ def test_a_web_page_of_the_named_origins_may_upload(optional: dict[str, Any]) ->
     documents = starting(optional, "AWS::S3::Bucket", "bucketsdocuments")["Properties"]
     [rule] = documents["CorsConfiguration"]["CorsRules"]
     assert (rule["AllowedOrigins"], rule["AllowedMethods"]) == ([ORIGIN], ["POST"])
+
+
+def test_a_webhooks_requests_are_signed_by_one_function_alone() -> None:
+    service = template_of(replace(STAGING, webhook_url="https://hooks.example.org/rag"), "service")
+    secret = starting(service, "AWS::SecretsManager::Secret", "WebhookKey")["Properties"]
+    assert (secret["Name"], "SecretString" in secret) == ("rag/staging/webhook", False)
+    policies = {
+        name
+        for name, policy in resources(service, "AWS::IAM::ManagedPolicy").items()
+        if "WebhookKey" in text(policy["Properties"]["PolicyDocument"])
+    }
+    assert {name.partition("Policy")[0] for name in policies} == {"Notify"}
+    told = starting(service, "AWS::Lambda::Function", "Notify")["Properties"]["Environment"]["Variables"]
+    assert told["RAG_WEBHOOK_URL"] == "https://hooks.example.org/rag"
+    assert "WebhookKey" in text(told["RAG_WEBHOOK_SECRET"])

@@ -198,6 +198,13 @@ def test_maintenance_runs(packaged: Packaged, name: str) -> None:
     assert answer.keys() == {"changes", "chunks_weighed"}
 
 
+@pytest.mark.parametrize("name", samples("notify"))
+def test_what_became_of_documents_is_told(packaged: Packaged, name: str) -> None:
+    answer, error = packaged.invoke("notify", packaged.event(name))
+    assert error is None, answer
+    assert answer.keys() == {"buried", "told", "left", "given_up"}
+
+
 @pytest.mark.parametrize("name", samples("migrate"))
 def test_a_second_migration_has_nothing_to_do(packaged: Packaged, name: str) -> None:
     assert packaged.invoke("migrate", packaged.event(name)) == ({"applied": []}, None)
@@ -212,7 +219,7 @@ def test_a_tenant_is_made_whose_key_opens_the_api(packaged: Packaged, name: str)
 
 
 def test_every_function_was_sent_its_events() -> None:
-    tested = {"query", "answer", "authorize", "ingest", "maintain", "migrate", "tenants"}
+    tested = {"query", "answer", "authorize", "ingest", "maintain", "migrate", "notify", "tenants"}
     assert {path.name for path in EVENTS.iterdir()} == tested
 
 

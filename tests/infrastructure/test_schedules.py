@@ -21,7 +21,7 @@ def test_each_scheduled_function_has_its_schedule(templates: Templates, stage: s
     assert set(found) == {f"rag-{stage}-{name}" for name in SCHEDULED}
     for name, seconds in SCHEDULED.items():
         schedule = found[f"rag-{stage}-{name}"]
-        assert schedule["ScheduleExpression"] == f"rate({seconds // 60} minutes)"
+        assert schedule["ScheduleExpression"] == f"rate({seconds // 60} minute{'s' if seconds > 60 else ''})"
         target = schedule["Target"]
         assert target["Input"] == "{}"
         assert f"{name.capitalize()}Live" in text(target["Arn"])

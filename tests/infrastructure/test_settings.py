@@ -21,6 +21,7 @@ ON_AWS = pytest.mark.parametrize(("stage", "row"), CASES, ids=[f"{row.name}-{sta
 ONLY_ON_A_LAPTOP = {
     "RAG_TOKENIZER_PATH": "the laptop's model has its tokenizer here; of a model elsewhere tokens are estimated",
     "RAG_ROLE_SECRETS": "passwords of roles: on AWS they log in by IAM",
+    "RAG_WEBHOOK_SECRET": "a stage has one with a webhook only; here its address may be given at any time",
 }
 NOT_BY_IAM = {"RAG_DATABASE_SECRET": "on AWS only the owner logs in by a password"}
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
 from rag import sdk
 from rag.errors import UnavailableError
+from rag.types import Letter
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
+
+# A run that is killed while it looks hides what it saw for no longer.
+LOOKING_SECONDS = 60
 
 
 class Queue:
@@ -24,6 +30,24 @@ class Queue:
         """Have a message that failed come back after `seconds` instead of after the queue's visibility time-out."""
         self._sqs().change_message_visibility(
             QueueUrl=self._url, ReceiptHandle=receipt_handle, VisibilityTimeout=seconds
+        )
+
+    def look(self) -> Iterator[Letter]:
+        """Read what lies in the queue, and leave it there: whoever looks at the same time sees the rest of it."""
+        handles: list[str] = []
+        try:
+            while messages := self._receive():
+                handles += [message["ReceiptHandle"] for message in messages]
+                yield from (Letter(message["MessageId"], message["Body"]) for message in messages)
+        finally:
+            for handle in handles:
+                self.deliver_again(handle, seconds=0)
+
+    def _receive(self) -> list[MessageTypeDef]:
+        return (
+            self._sqs()
+            .receive_message(QueueUrl=self._url, MaxNumberOfMessages=10, VisibilityTimeout=LOOKING_SECONDS)
+            .get("Messages", [])
         )
 
     def send(self, body: str) -> None:

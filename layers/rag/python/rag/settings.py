@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rag.types import Fusion, Rerank
 
@@ -38,6 +39,10 @@ class Settings(BaseModel):
     maintenance_queue_url: str = Field("", description="Queue that wakes maintain; for ingest only.")
     erasure_queue_url: str = Field("", description="Queue of what is to be erased; for query, tenants and erase.")
     backup_days: int = Field(0, ge=0, description="How long backups keep what was erased; 0: there are none.")
+    dead_letter_queue_url: str = Field("", description="Queue of messages that were given up; for notify only.")
+    event_bus: str = Field("", description="EventBridge bus that is told when a document is ready or failed.")
+    webhook_url: str = Field("", description="HTTPS address that is told the same, in signed requests; empty: none.")
+    webhook_secret: str = Field("", description="Secret whose string signs these requests.")
     model_url: str = Field("https://api.openai.com/v1", description="Base URL of an OpenAI-compatible model server.")
     model_secret: str = Field("", description="Secret whose string is the model server's API key; empty: none needed.")
     embedding_model: str = Field("text-embedding-3-small", description="Model that embeds documents and questions.")
@@ -109,6 +114,18 @@ class Settings(BaseModel):
         """Take every `RAG_*` variable; an unknown or malformed one is a pydantic.ValidationError that names it."""
         taken = {name[len(PREFIX) :].lower(): value for name, value in environment.items() if name.startswith(PREFIX)}
         return cls.model_validate({name: value for name, value in taken.items() if value != ""})
+
+    @model_validator(mode="after")
+    def _webhook_is_secure(self) -> Settings:
+        url = urlsplit(self.webhook_url)
+        if self.webhook_url and not (url.hostname and url.scheme in self._webhook_schemes):
+            msg = "RAG_WEBHOOK_URL must begin with https:// and name a host"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def _webhook_schemes(self) -> set[str]:
+        return {"https", "http"} if self.stage == "local" else {"https"}
 
     @field_validator("role_secrets", "iam_roles", "cors_origins", mode="before")
     @classmethod

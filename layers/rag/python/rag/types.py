@@ -312,6 +312,43 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Notification:
+    """What is to be told of a document that became ready or failed; `on_bus` when the bus has it already."""
+
+    tenant_id: uuid.UUID
+    id: uuid.UUID
+    document_id: uuid.UUID
+    collection: str
+    key: str
+    version_id: str | None
+    status: Literal["ready", "failed"]
+    error_code: str | None
+    error_message: str | None
+    chunk_count: int
+    uploaded_at: datetime
+    settled_at: datetime
+    on_bus: bool
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many notifications of a tenant are due, and since when the oldest that is not yet told waits."""
+
+    tenant_id: uuid.UUID
+    due: int
+    oldest: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message as it lies among the dead letters."""
+
+    id: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentQuery:
     """Which documents to list; `after` is the (collection, key) of the last one seen."""
 

@@ -14,6 +14,7 @@ from rag.types import EmbeddingSpace
 
 if TYPE_CHECKING:
     from rag.bucket import Bucket
+    from rag.bus import Bus
     from rag.cache import Cache
     from rag.llm import LLM
     from rag.metering import Metered
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from rag.store.erasures import ErasureRequests, ErasureStore
     from rag.store.index import IndexStore
     from rag.store.maintenance import IndexMaintenance
+    from rag.store.outbox import OutboxStore
     from rag.store.search import SearchStore
     from rag.store.weights import WeightMaintenance
+    from rag.webhook import Webhook
 
 DATABASE_PORT = 5432  # where the URL names none
 
@@ -216,6 +219,35 @@ def retry_queue() -> Queue:
     from rag.queue import Queue  # noqa: PLC0415
 
     return Queue(settings().retry_queue_url)
+
+
+@cache
+def dead_letters() -> Queue:
+    from rag.queue import Queue  # noqa: PLC0415
+
+    return Queue(settings().dead_letter_queue_url)
+
+
+@cache
+def outbox() -> OutboxStore:
+    from rag.store.outbox import OutboxStore  # noqa: PLC0415
+
+    return OutboxStore(database())
+
+
+@cache
+def bus() -> Bus:
+    from rag.bus import Bus  # noqa: PLC0415
+
+    return Bus(settings().event_bus)
+
+
+@cache
+def webhook() -> Webhook | None:
+    from rag.webhook import Webhook  # noqa: PLC0415
+
+    url, signing = settings().webhook_url, settings().webhook_secret
+    return Webhook(url, lambda: secret(signing), local=settings().stage == "local") if url else None
 
 
 @cache

@@ -112,6 +112,38 @@ select d.id, c.name, d.key, d.status, d.title, d.media_type, d.version_id, d.siz
 from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
 where d.tenant_id = %(tenant)s and d.id = %(document)s
 
+-- bury_document --
+-- Where it waits, or was begun by no other than the message that is dead, and nobody is at work on it.
+insert into documents as d (tenant_id, id, collection_id, key, status, version_id, size, error_code, error_message)
+values (%(tenant)s, %(document)s, %(collection)s, %(key)s, 'failed', %(version)s, %(size)s, %(error_code)s, %(reason)s)
+on conflict (tenant_id, id) do update set
+  status = 'failed', error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
+where d.status in ('uploaded', 'processing')
+  and coalesce(d.leased_until, '-infinity') <= now() and coalesce(d.leased_message, %(message)s) = %(message)s
+returning d.id
+
+-- tenants_to_notify --
+select tenant_id, due, oldest from tenants_to_notify()
+
+-- claim_notifications --
+-- Due again a minute later, and ever later with each attempt, unless it is settled before.
+with due as materialized (
+  select id from notifications where tenant_id = %(tenant)s and due_at <= now()
+  order by due_at, settled_at limit %(most)s for update skip locked
+)
+update notifications set
+  attempts = attempts + 1, provisional = false,
+  due_at = now() + make_interval(secs => least(%(longest_seconds)s, %(claim_seconds)s * 2 ^ least(attempts, 20)))
+where tenant_id = %(tenant)s and id in (select id from due)
+returning id, document_id, collection, key, version_id, status, error_code, error_message, chunk_count, uploaded_at,
+  settled_at, on_bus, attempts
+
+-- settle_notifications --
+with told as (
+  delete from notifications where tenant_id = %(tenant)s and id = any (%(told)s::uuid[])
+)
+update notifications set on_bus = true where tenant_id = %(tenant)s and id = any (%(on_bus)s::uuid[])
+
 -- retry_document --
 select retry_document(%(document)s)
 

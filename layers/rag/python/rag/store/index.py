@@ -211,6 +211,29 @@ class IndexStore:
 
         return self._changed(location, collection, work) is not None
 
+    def bury(
+        self, location: Location, collection: Collection, version: ObjectVersion, *, message_id: str, reason: str
+    ) -> bool:
+        """Record that the message that had the document is among the dead letters; whether that was news.
+
+        Nothing changes where the document is ready, has failed, is being worked on, or another message had it last.
+        """
+        rows = self.database.write(
+            location.tenant_id,
+            lambda transaction: transaction.last_rows(
+                "bury_document",
+                document=location.document_id,
+                collection=collection.id,
+                key=location.key,
+                version=version.version_id,
+                size=version.size,
+                error_code=GIVEN_UP,
+                message=message_id,
+                reason=reason,
+            ),
+        )
+        return bool(rows)
+
     def _changed(
         self, location: Location, collection: Collection, work: Callable[[Transaction], int | None]
     ) -> Growth | None:
