@@ -27,6 +27,7 @@ from rag.types import (
     Chunk,
     Collection,
     Condition,
+    Delivery,
     Description,
     DocumentContent,
     EmbeddingSpace,
@@ -112,7 +113,7 @@ class Product:
         version = ObjectVersion("1", "etag", size)
         collection = self._index.collection(location, create=True)
         assert collection is not None
-        self._index.begin(location, collection, version)
+        self._index.begin(location, collection, version, Delivery(location.key))
         known = self._index.known_embeddings(location, collection)
         chunks = [_chunk(corpus, number, position) for position, number in enumerate(numbers)]
         vectors = {
