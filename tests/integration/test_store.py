@@ -25,6 +25,7 @@ from rag.store.index import IndexStore
 from rag.store.search import SearchStore
 from rag.types import (
     Chunk,
+    Delivery,
     Description,
     DocumentContent,
     DocumentQuery,
@@ -61,7 +62,7 @@ class World:
         collection = self.index.collection(location, create=True)
         assert collection is not None
         known = ObjectVersion(version, "etag", sum(map(len, texts)))
-        self.index.begin(location, collection, known)
+        self.index.begin(location, collection, known, Delivery("m"))
         chunks = [Chunk(position, text, tokens=len(text.split())) for position, text in enumerate(texts)]
         vectors = {chunk.content_hash: vector(chunk.text) for chunk in chunks}
         indexed = ingestion.Indexing(location.document_id, collection, chunks, vectors)
@@ -183,7 +184,7 @@ def test_a_version_that_is_no_longer_current_writes_nothing(world: World) -> Non
     collection = world.index.collection(location, create=True)
     assert collection is not None
     known = ObjectVersion("v1", "etag", 1)
-    world.index.begin(location, collection, known)
+    world.index.begin(location, collection, known, Delivery("m"))
     content, done = DocumentContent(known), Ingestion("failed", datetime.now(UTC), "v1", "NO_TEXT", "none")
     assert not world.index.replace(location, collection, content, done, unchanged=lambda: False)
     assert world.catalog.document(world.tenant, location.document_id).status == "processing"
@@ -193,8 +194,10 @@ def test_the_same_version_is_not_begun_twice_once_it_is_ready(world: World) -> N
     location = world.put("done.txt", "text")
     collection = world.index.collection(location, create=False)
     assert collection is not None
-    assert not world.index.begin(location, collection, ObjectVersion("v1", "etag", 1))
-    assert world.index.begin(location, collection, ObjectVersion("v2", "etag", 1))
+    begun = [
+        world.index.begin(location, collection, ObjectVersion(name, "etag", 1), Delivery("m")) for name in ("v1", "v2")
+    ]
+    assert begun == ["settled", "begun"]
 
 
 def test_vectors_of_a_cut_short_attempt_are_found_again_and_leave_with_the_document(world: World) -> None:
@@ -274,7 +277,7 @@ def test_metadata_is_replaced_alone_and_stays_when_it_cannot_be_used(world: Worl
     assert shown() == ({"year": 2021}, "torn")
     assert not describe(Description(error="torn"))
     assert not describe(Description({"year": 1}), version="v2")  # which its own ingest will describe
-    world.index.begin(location, collection, ObjectVersion("v2", "etag", 1))
+    world.index.begin(location, collection, ObjectVersion("v2", "etag", 1), Delivery("m"))
     assert not describe(Description({"year": 1}), version="v2")
     assert shown() == ({"year": 2021}, "torn")
     world.put("note.txt", "text", version="v2")
@@ -378,6 +381,13 @@ def test_a_database_that_is_away_is_a_typed_error() -> None:
     with pytest.raises(UnavailableError):
         away.read(uuid.uuid4(), lambda transaction: transaction.rows("alive"))
     assert not away.alive()
+
+
+def test_a_chunk_finds_its_document_by_its_key_before_anything_was_analysed(world: World) -> None:
+    # What a foreign key asks for each row; its plan is kept for as long as the session.
+    asked = "explain (generic_plan) select 1 from only documents x where tenant_id = $1 and id = $2 for key share of x"
+    assert world.superuser("select reltuples from pg_class where relname = 'documents'") == [(-1,)]
+    assert "documents_pkey" in str(world.superuser(asked))
 
 
 def test_no_statement_is_prepared_on_the_server(world: World) -> None:
