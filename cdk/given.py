@@ -97,7 +97,7 @@ class Given:
         optional: dict[Use, Sequence[iam.PolicyStatement]] = {
             # What erase deletes it need not read.
             "bucket": [] if row == ERASE else self._reading(),
-            "queue": [allow(_CONSUME, data.arrivals.queue.queue_arn)],
+            "queue": [allow([*_CONSUME, "sqs:SendMessage"], data.arrivals.queue.queue_arn)],
             "retry": [allow(["sqs:SendMessage"], data.arrivals.queue.queue_arn)],
             "dead_letters": [allow(_LOOK, data.arrivals.dead_letters.queue_arn)],
             "bus": [allow(["events:PutEvents"], self.bus.event_bus_arn)],

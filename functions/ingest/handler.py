@@ -18,7 +18,8 @@ from aws_lambda_powertools.metrics import MetricUnit
 from rag import ingestion, notifying, telemetry, wiring
 from rag.deadline import Deadline
 from rag.errors import NotFoundError, OutOfTimeError, RagError
-from rag.records import Named, by_document, named
+from rag.records import Continuation, Named, by_document, continuation, named
+from rag.staging import RESERVE_SECONDS
 from rag.types import JSON, Delivery, Location
 
 if TYPE_CHECKING:
@@ -122,6 +123,9 @@ def work_off(record: JSON, context: LambdaContext) -> None:
         for document in documents_of(record["body"]):
             try:
                 work(document, deadline, delivery)
+            except OutOfTimeError as error:
+                if not continued(document, error, continuation(record["body"])):
+                    failures[document] = error
             except Exception as error:  # noqa: BLE001 (raised below)
                 failures[document] = error
     except ValueError as error:
@@ -129,6 +133,20 @@ def work_off(record: JSON, context: LambdaContext) -> None:
     for first in failures.values():
         retry(record, failures, delivery)
         raise first
+
+
+def continued(document: Named, error: OutOfTimeError, before: Continuation) -> bool:
+    """Have another run go on with a document, unless this one has brought it no further.
+
+    A message of its own: a large document would use up the deliveries of one. Until it is in the queue, this one is.
+    """
+    later = before.after(error.version_id or "", error.progress)
+    if later is None or later.number > wiring.settings().max_continuations:
+        return False
+    metrics.add_metric("DocumentsContinued", MetricUnit.Count, 1)
+    logger.info("goes on in another run", document_id=str(document.location.document_id), so_far=str(error))
+    wiring.queue().send_object(wiring.settings().bucket, document.location.object_key, Continuation=later)
+    return True
 
 
 def documents_of(body: str) -> list[Named]:
@@ -179,13 +197,16 @@ def ingest(location: Location, deadline: Deadline, delivery: Delivery) -> ingest
             parser=wiring.parser(),
             embedder=model,
             store=wiring.index_store(),
+            staging=wiring.staging_store(),
             count_tokens=wiring.count_tokens(),
             limits=ingestion.Limits(
                 document_bytes=settings.max_document_bytes,
                 chunk_tokens=settings.chunk_tokens,
                 chunk_max_tokens=settings.chunk_max_tokens,
                 batch_size=settings.batch_size,
-                least_seconds=settings.parse_seconds + ingestion.RESERVE_SECONDS,
+                chunks=settings.max_document_chunks,
+                held_chunks=settings.held_chunks,
+                least_seconds=settings.parse_seconds + RESERVE_SECONDS,
                 usd_per_million_tokens=settings.embedding_usd_per_million_tokens,
             ),
             deadline=deadline,

@@ -31,6 +31,7 @@ from rag.store.catalog import Catalog
 from rag.store.database import Database
 from rag.store.index import IndexStore
 from rag.store.search import SearchStore
+from rag.store.staged import StagingStore
 from rag.types import EmbeddingSpace, Location, Mode, ObjectVersion
 
 MODES: tuple[Mode, ...] = ("lexical", "dense", "hybrid")
@@ -139,6 +140,7 @@ def fill(
                 parser=parser,
                 embedder=llm,
                 store=store,
+                staging=StagingStore(store),
                 count_tokens=count_tokens,
                 limits=limits,
                 deadline=Deadline.after(60),

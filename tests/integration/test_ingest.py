@@ -59,6 +59,26 @@ class Inbox:
                 break
         return [came[identity] for identity in ids]
 
+    def all(self) -> list[dict[str, Any]]:
+        """What can be received now."""
+        template = sample("ingest/object_created.json")["Records"][0]
+        got = self.sqs.receive_message(
+            QueueUrl=self.url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"]
+        ).get("Messages", [])
+        return [
+            {
+                **template,
+                "messageId": one["MessageId"],
+                "receiptHandle": one["ReceiptHandle"],
+                "body": one["Body"],
+                "attributes": one["Attributes"],
+            }
+            for one in got
+        ]
+
+    def acknowledge(self, record: dict[str, Any]) -> None:
+        self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=record["receiptHandle"])
+
     def delete(self) -> None:
         self.sqs.delete_queue(QueueUrl=self.url)
 

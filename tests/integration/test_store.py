@@ -205,8 +205,10 @@ def test_vectors_of_a_cut_short_attempt_are_found_again_and_leave_with_the_docum
     collection = world.index.collection(location, create=False)
     assert collection is not None
     world.index.keep_embeddings(location, collection, {b"k" * 32: vector("aaa")})
-    known = world.index.known_embeddings(location, collection)
-    assert len(known) == 2
+    [(here,)] = world.superuser("select content_hash from chunks")
+    known = world.index.known_embeddings(location, collection, [b"k" * 32, here, b"unknown"])
+    assert known.keys() == {b"k" * 32, here}
+    assert world.index.known_embeddings(location, collection, []) == {}
     assert list(known[b"k" * 32]) == pytest.approx(list(vector("aaa")), rel=1e-3)
     world.put("book.txt", "page two", version="v2")
     assert world.superuser("select count(*) from pending_embeddings") == [(0,)]

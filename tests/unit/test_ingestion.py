@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ from rag.types import (
     Description,
     DocumentContent,
     Growth,
+    IndexedChunk,
     Ingestion,
     Location,
     ObjectVersion,
     Parsed,
     Section,
+    Staged,
     Usage,
     Vector,
 )
@@ -126,8 +128,10 @@ class FakeStore:
     def leave(self, location: Location, collection: Collection, ingestion: Ingestion, delivery: Delivery) -> None:
         self.left.append(ingestion)
 
-    def known_embeddings(self, location: Location, collection: Collection) -> dict[bytes, Vector]:
-        return dict(self.known)
+    def known_embeddings(
+        self, location: Location, collection: Collection, content_hashes: Sequence[bytes]
+    ) -> dict[bytes, Vector]:
+        return {content_hash: self.known[content_hash] for content_hash in content_hashes if content_hash in self.known}
 
     def keep_embeddings(self, location: Location, collection: Collection, vectors: Mapping[bytes, Vector]) -> None:
         self.kept.append(len(vectors))
@@ -172,6 +176,86 @@ class FakeStore:
         return True
 
 
+@dataclass
+class FakeStaging:
+    """What is staged of one document; as much as `in_time` calls fit into a run."""
+
+    store: FakeStore
+    version: str | None = None
+    staged: Staged = field(default_factory=Staged)
+    chunks: list[IndexedChunk] = field(default_factory=list)
+    vectors: dict[bytes, Vector] = field(default_factory=dict)
+
+    def find(self, location: Location, version: ObjectVersion) -> Staged | None:
+        last = self.chunks[-1].content_hash if self.chunks else None
+        return replace(self.staged, last_hash=last) if version.version_id == self.version else None
+
+    def begin(self, location: Location, version: ObjectVersion) -> None:
+        self.version, self.staged, self.chunks = version.version_id, Staged(), []
+
+    def add(
+        self, location: Location, collection: Collection, version: ObjectVersion, chunks: Sequence[IndexedChunk]
+    ) -> bool:
+        if version.version_id != self.version:
+            return False
+        self.chunks += chunks
+        self.staged = replace(self.staged, chunk_count=len(self.chunks))
+        return True
+
+    def complete(
+        self, location: Location, collection: Collection, content: DocumentContent, *, deadline: Deadline
+    ) -> bool:
+        if content.version.version_id != self.version:
+            return False
+        self.staged = replace(
+            self.staged, complete=True, content_hash=content.content_hash, media_type=content.media_type
+        )
+        return True
+
+    def unembedded(
+        self, location: Location, collection: Collection, *, first: int, most: int
+    ) -> list[tuple[int, bytes, str]]:
+        left = [one for one in self.chunks[first:] if one.content_hash not in self.vectors]
+        return [(one.chunk.position, one.content_hash, one.chunk.text) for one in left[:most]]
+
+    def keep(
+        self,
+        location: Location,
+        collection: Collection,
+        version: ObjectVersion,
+        vectors: Mapping[bytes, Vector],
+        *,
+        embedded_through: int,
+    ) -> bool:
+        if version.version_id != self.version:
+            return False
+        self.vectors |= vectors
+        count = self.staged.embedded_count + len(vectors)
+        self.staged = replace(self.staged, embedded_through=embedded_through, embedded_count=count)
+        return True
+
+    def publish(
+        self,
+        location: Location,
+        collection: Collection,
+        content: DocumentContent,
+        ingestion: Ingestion,
+        *,
+        unchanged: Callable[[], bool],
+        describe: Callable[[], Description],
+        deadline: Deadline,
+    ) -> Growth | None:
+        seen = [replace(one, embedding=self.vectors[one.content_hash]) for one in self.chunks]
+        return self.store.replace(
+            location,
+            collection,
+            replace(content, chunks=seen),
+            ingestion,
+            unchanged=unchanged,
+            describe=describe,
+        )
+
+
 def words(texts: Sequence[str]) -> list[int]:
     return [len(text.split()) for text in texts]
 
@@ -185,7 +269,10 @@ def ingest(
     *versions: str | None,
     content: bytes = b"",
     store: FakeStore | None = None,
+    staging: FakeStaging | None = None,
     embedder: FakeEmbedder | None = None,
+    held_chunks: int = 100,
+    most_chunks: int = 1000,
     batch_size: int = 2,
     seconds: float = 600,
     least_seconds: float = 0,
@@ -193,18 +280,22 @@ def ingest(
     sidecar: bytes | None = None,
     uploaded: str | None = None,
 ) -> Any:
+    store = store or FakeStore()
     return ingestion.ingest(
         HERE,
         bucket=FakeBucket(list(versions), content, sidecar, uploaded),
         parser=FakeParser(),
         embedder=embedder or FakeEmbedder(),
-        store=store or FakeStore(),
+        store=store,
+        staging=staging or FakeStaging(store),
         count_tokens=words,
         limits=Limits(
             10**6,
             chunk_tokens=30,
             chunk_max_tokens=40,
             batch_size=batch_size,
+            chunks=most_chunks,
+            held_chunks=held_chunks,
             least_seconds=least_seconds,
             usd_per_million_tokens=2.0,
         ),
@@ -459,3 +550,74 @@ def test_maintenance_is_called_when_a_collection_has_doubled_or_needs_indexes(be
 @pytest.mark.parametrize("growth", [None, *(Growth(*pair) for pair in [(0, 63), (64, 127), (1001, 1002), (128, 64)])])
 def test_most_documents_do_not_call_for_maintenance(growth: Growth | None) -> None:
     assert not ingestion.Outcome("ready", growth=growth).calls_for_maintenance(1000)
+
+
+def shown(store: FakeStore) -> list[tuple[int, str, Vector]]:
+    assert store.content is not None
+    return [(one.chunk.position, one.chunk.text, one.embedding) for one in store.content.chunks]
+
+
+def test_a_document_too_large_to_hold_ends_as_one_that_is_held() -> None:
+    held, store, embedder = FakeStore(), FakeStore(), FakeEmbedder()
+    content = text(*PLACES, "trains")
+    ingest("v1", content=content, store=held)
+    outcome = ingest("v1", content=content, store=store, embedder=embedder, held_chunks=2)
+    assert outcome == Outcome("ready", 6, 5, growth=Growth(0, 6))
+    assert shown(store) == shown(held)
+    assert [(done.outcome, done.chunk_count, done.embedded_count) for done in store.ended] == [("ready", 6, 5)]
+    assert sum(len(batch) for batch in embedder.batches) == 5
+    assert (store.kept, held.kept) == ([], [2, 2])
+
+
+def test_a_large_document_goes_on_where_the_run_before_ran_out_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.staging.CHUNKS_AT_ONCE", 2)
+    store, embedder = FakeStore(), FakeEmbedder()
+    staging, content = FakeStaging(store), text(*PLACES)
+    progress = [0]
+    while not store.ended:
+        try:
+            ingest("v1", content=content, store=store, staging=staging, embedder=embedder, held_chunks=2, seconds=1)
+        except OutOfTimeError as error:
+            progress.append(error.progress)
+
+    assert progress == sorted(set(progress))
+    assert len(progress) > 4
+    assert [len(batch) for batch in embedder.batches] == [2, 2, 1]
+    assert [position for position, *_ in shown(store)] == [0, 1, 2, 3, 4]
+
+
+def test_a_large_document_that_is_cut_otherwise_than_before_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.staging.CHUNKS_AT_ONCE", 2)
+    store = FakeStore()
+    staging = FakeStaging(store)
+    with pytest.raises(OutOfTimeError):
+        ingest("v1", content=text(*PLACES), store=store, staging=staging, held_chunks=2, seconds=1)
+    assert [one.chunk.heading for one in staging.chunks] == ["trains", "canals"]
+    ingest("v1", content=text(*reversed(PLACES)), store=store, staging=staging, held_chunks=2)
+    assert [words.split()[0] for _, words, _ in shown(store)] == [*reversed(PLACES)]
+
+
+def test_a_large_document_that_is_overtaken_is_read_again_as_the_newer_one() -> None:
+    store = FakeStore()
+    staging = FakeStaging(store)
+
+    class Rival(FakeEmbedder):
+        def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
+            if not self.batches:
+                staging.begin(HERE, ObjectVersion("v2", "etag", 0))
+            return super().embed(texts, deadline)
+
+    outcome = ingest("v1", "v2", content=text(*PLACES), store=store, staging=staging, embedder=Rival(), held_chunks=2)
+    assert outcome.result == "ready"
+    assert [done.version_id for done in store.ended] == ["v2"]
+
+
+@pytest.mark.parametrize("held_chunks", [2, 100])
+def test_a_document_of_too_many_chunks_fails_and_says_how_many_it_may_have(held_chunks: int) -> None:
+    store, embedder = FakeStore(), FakeEmbedder()
+    outcome = ingest(
+        "v1", content=text(*PLACES), store=store, embedder=embedder, held_chunks=held_chunks, most_chunks=4
+    )
+    assert outcome == Outcome("failed", error_code="TOO_MANY_CHUNKS")
+    assert "more than 4 passages" in str(store.ended[0].error_message)
+    assert embedder.batches == []

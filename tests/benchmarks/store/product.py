@@ -114,8 +114,8 @@ class Product:
         collection = self._index.collection(location, create=True)
         assert collection is not None
         self._index.begin(location, collection, version, Delivery(location.key))
-        known = self._index.known_embeddings(location, collection)
         chunks = [_chunk(corpus, number, position) for position, number in enumerate(numbers)]
+        known = self._index.known_embeddings(location, collection, [chunk.content_hash for chunk in chunks])
         vectors = {
             chunk.content_hash: array("f", corpus.vectors[number].tobytes())
             for chunk, number in zip(chunks, numbers, strict=True)

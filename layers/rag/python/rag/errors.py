@@ -36,6 +36,7 @@ FailureCode = Literal[
     "TOO_DEEP",
     "UNPACKS_TOO_LARGE",
     "COMPRESSED_TOO_FAR",
+    "TOO_MANY_CHUNKS",
     "PARSE_TIMEOUT",
     "PARSE_MEMORY",
     "BUDGET",
@@ -89,7 +90,15 @@ class DeadlineError(UnavailableError):
 
 
 class OutOfTimeError(UnavailableError):
-    """There is not enough time left in this run for the next step."""
+    """There is not enough time left in this run for the next step.
+
+    `progress` says how far all runs have come with this version of the document, if any has.
+    """
+
+    def __init__(self, message: str, *, version_id: str | None = None, progress: int = 0) -> None:
+        super().__init__(message)
+        self.version_id = version_id
+        self.progress = progress
 
 
 class BusyError(UnavailableError):

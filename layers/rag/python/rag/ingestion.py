@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import uuid
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,6 +17,7 @@ from rag import chunking, lexical, metadata
 from rag.deadline import Deadline
 from rag.effort import Effort
 from rag.errors import DocumentError, MetadataError, OutOfTimeError, RagError, UnavailableError
+from rag.staging import RESERVE_SECONDS, Large, OvertakenError, Staging, refuse_chunks
 from rag.types import (
     Begun,
     Chunk,
@@ -28,6 +31,7 @@ from rag.types import (
     Location,
     ObjectVersion,
     Parsed,
+    Staged,
     Usage,
     Vector,
     chunk_id,
@@ -37,8 +41,8 @@ CountTokens = Callable[[Sequence[str]], list[int]]
 
 # How often the object may change under our hands before the message goes back to the queue.
 VERSIONS_PER_RUN = 3
-# Time that storing a large document may need after its last vector came.
-RESERVE_SECONDS = 20.0
+# A smaller file is rarely one of many chunks, and is not asked for whether it was begun as such.
+LARGE_BYTES = 1 << 18
 # A run that is killed at its time-out is over by then.
 LEASE_MARGIN_SECONDS = 10.0
 # When a message comes back that somebody is at work on.
@@ -75,7 +79,9 @@ class Store(Protocol):
         failure: str | None,
     ) -> Begun: ...
     def leave(self, location: Location, collection: Collection, ingestion: Ingestion, delivery: Delivery) -> None: ...
-    def known_embeddings(self, location: Location, collection: Collection) -> dict[bytes, Vector]: ...
+    def known_embeddings(
+        self, location: Location, collection: Collection, content_hashes: Sequence[bytes]
+    ) -> dict[bytes, Vector]: ...
     def keep_embeddings(self, location: Location, collection: Collection, vectors: Mapping[bytes, Vector]) -> None: ...
     def replace(
         self,
@@ -103,13 +109,15 @@ class Store(Protocol):
 class Limits:
     """Sizes of a document, of its chunks and of a call to the model; the time that must be left to begin with it.
 
-    And what the model's tokens cost, where that is known.
+    A document of more than `held_chunks` is not held in memory. And what the model's tokens cost, where that is known.
     """
 
     document_bytes: int
     chunk_tokens: int
     chunk_max_tokens: int
     batch_size: int
+    chunks: int = 2_000_000
+    held_chunks: int = 2_000
     least_seconds: float = 0.0
     usd_per_million_tokens: float | None = None
 
@@ -140,6 +148,7 @@ def ingest(
     parser: Parser,
     embedder: Embedder,
     store: Store,
+    staging: Staging,
     count_tokens: CountTokens,
     limits: Limits,
     deadline: Deadline,
@@ -167,6 +176,7 @@ def ingest(
                 parser=parser,
                 embedder=embedder,
                 store=store,
+                staging=staging,
                 count_tokens=count_tokens,
                 limits=limits,
                 deadline=deadline,
@@ -228,6 +238,7 @@ def _index(
     parser: Parser,
     embedder: Embedder,
     store: Store,
+    staging: Staging,
     count_tokens: CountTokens,
     limits: Limits,
     deadline: Deadline,
@@ -263,6 +274,7 @@ def _index(
             parser=parser,
             embedder=embedder,
             store=store,
+            staging=staging,
             count_tokens=count_tokens,
             limits=limits,
             deadline=deadline,
@@ -288,29 +300,55 @@ def _build(
     parser: Parser,
     embedder: Embedder,
     store: Store,
+    staging: Staging,
     count_tokens: CountTokens,
     limits: Limits,
     deadline: Deadline,
 ) -> Outcome | None:
     """Read the version, embed it and put it in the place of the one before; None when it is not the current one."""
     effort = attempt.effort
+    large = Large(location, collection, version, staging, deadline)
+    found = large.found() if version.size >= LARGE_BYTES else None
     try:
+        if found is not None and found.complete:
+            return _publish(large, found, attempt, bucket=bucket, embedder=embedder, limits=limits)
         content_hash, parsed = _read(location, version, effort, bucket=bucket, parser=parser, limits=limits)
-        with effort.stage("parse"):
-            chunks = list(
-                chunking.split(
-                    parsed, count_tokens=count_tokens, target=limits.chunk_tokens, maximum=limits.chunk_max_tokens
-                )
+
+        def split() -> Iterator[Chunk]:
+            return chunking.split(
+                parsed, count_tokens=count_tokens, target=limits.chunk_tokens, maximum=limits.chunk_max_tokens
             )
+
+        def index(chunk: Chunk) -> IndexedChunk:
+            return indexed(location.document_id, collection, chunk)
+
+        with effort.stage("parse"):
+            chunks = list(islice(split(), limits.held_chunks + 1))
+            if len(chunks) > limits.held_chunks:
+                content = DocumentContent(version, content_hash, parsed.media_type, parsed.title)
+                staged = large.stage(content, split, index, most=limits.chunks)
+        if len(chunks) > limits.held_chunks:
+            return _publish(large, staged, attempt, bucket=bucket, embedder=embedder, limits=limits)
         if not chunks:
             msg = "the file was read and has no text in it"
             raise DocumentError("NO_TEXT", msg)  # noqa: TRY301 (one way to fail)
+        refuse_chunks(len(chunks), limits.chunks)
+    except OvertakenError:
+        return None
     except DocumentError as error:
         return _fail(location, collection, version, error, attempt, bucket=bucket, store=store)
 
     with effort.stage("embed"):
         vectors, embedded = _embed(
-            location, collection, chunks, effort, embedder=embedder, store=store, limits=limits, deadline=deadline
+            location,
+            collection,
+            version,
+            chunks,
+            effort,
+            embedder=embedder,
+            store=store,
+            limits=limits,
+            deadline=deadline,
         )
     content = DocumentContent(
         version,
@@ -322,6 +360,28 @@ def _build(
     done = replace(attempt, outcome="ready", chunk_count=len(chunks), embedded_count=embedded)
     growth = _replace(location, collection, content, done, bucket=bucket, store=store)
     return Outcome("ready", len(chunks), embedded, growth=growth) if growth else None
+
+
+def _publish(
+    large: Large,
+    staged: Staged,
+    attempt: Ingestion,
+    *,
+    bucket: Bucket,
+    embedder: Embedder,
+    limits: Limits,
+) -> Outcome | None:
+    """Embed what is staged and put it in the place of the version before; None when it is not the current one."""
+    with attempt.effort.stage("embed"), attempt.effort.calls(embedder.used):
+        embedded = large.embed(staged, embedder, batch_size=limits.batch_size)
+    chunk_count, embedded_count = embedded.chunk_count, embedded.embedded_count
+    growth = large.publish(
+        embedded,
+        replace(attempt, outcome="ready", chunk_count=chunk_count, embedded_count=embedded_count),
+        unchanged=_unchanged(large.location, large.version, bucket),
+        describe=lambda: _description(large.location, large.version, bucket),
+    )
+    return Outcome("ready", chunk_count, embedded_count, growth=growth) if growth else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,9 +399,9 @@ class Indexing:
 
 
 def indexed(
-    document_id: uuid.UUID, collection: Collection, chunk: Chunk, vectors: Mapping[bytes, Vector]
+    document_id: uuid.UUID, collection: Collection, chunk: Chunk, vectors: Mapping[bytes, Vector] | None = None
 ) -> IndexedChunk:
-    """Everything that search needs of a chunk."""
+    """Everything that search needs of a chunk; without its embedding when no vectors are given."""
     content_hash = chunk.content_hash
     counts = lexical.analyse(chunk.text, collection.language)
     lexemes = sorted(counts)
@@ -350,7 +410,7 @@ def indexed(
         id=chunk_id(document_id, chunk.position, content_hash),
         chunk=chunk,
         content_hash=content_hash,
-        embedding=vectors[content_hash],
+        embedding=array("f") if vectors is None else vectors[content_hash],
         lexemes=lexemes,
         weights=[weights[counts[lexeme]] for lexeme in lexemes],
         lexeme_count=counts.total(),
@@ -372,6 +432,7 @@ def _read(
 def _embed(
     location: Location,
     collection: Collection,
+    version: ObjectVersion,
     chunks: Sequence[Chunk],
     effort: Effort,
     *,
@@ -381,13 +442,14 @@ def _embed(
     deadline: Deadline,
 ) -> tuple[dict[bytes, Vector], int]:
     """Content hash → vector for every chunk, and how many of them had to be embedded now."""
-    vectors = store.known_embeddings(location, collection)
-    texts = {chunk.content_hash: chunk.text for chunk in chunks if chunk.content_hash not in vectors}
+    every = {chunk.content_hash: chunk.text for chunk in chunks}
+    vectors = store.known_embeddings(location, collection, list(every))
+    texts = {content_hash: text for content_hash, text in every.items() if content_hash not in vectors}
     batches = list(_batches(texts, limits.batch_size))
     for number, batch in enumerate(batches, start=1):
         if deadline.remaining() < RESERVE_SECONDS and number > 1:
             msg = f"time is short: {number - 1} of {len(batches)} batches are embedded and kept"
-            raise OutOfTimeError(msg)
+            raise OutOfTimeError(msg, version_id=version.version_id, progress=len(vectors))
         with effort.calls(embedder.used):
             embedded = dict(zip(batch, embedder.embed(list(batch.values()), deadline), strict=True))
         vectors |= embedded
@@ -427,20 +489,22 @@ def _replace(
     bucket: Bucket,
     store: Store,
 ) -> Growth | None:
-    version = content.version
-
-    def unchanged() -> bool:
-        now = bucket.head(location.object_key, hurried=True)
-        return now is not None and now.version_id == version.version_id
-
     return store.replace(
         location,
         collection,
         content,
         ingestion,
-        unchanged=unchanged,
-        describe=lambda: _description(location, version, bucket),
+        unchanged=_unchanged(location, content.version, bucket),
+        describe=lambda: _description(location, content.version, bucket),
     )
+
+
+def _unchanged(location: Location, version: ObjectVersion, bucket: Bucket) -> Callable[[], bool]:
+    def unchanged() -> bool:
+        now = bucket.head(location.object_key, hurried=True)
+        return now is not None and now.version_id == version.version_id
+
+    return unchanged
 
 
 def _describe(

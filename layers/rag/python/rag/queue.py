@@ -60,13 +60,13 @@ class Queue:
             msg = f"the queue is not available: {type(error).__name__}"
             raise UnavailableError(msg) from error
 
-    def send_object(self, bucket: str, object_key: str) -> None:
-        """Name an object as S3 would; UnavailableError when the queue does not take it."""
+    def send_object(self, bucket: str, object_key: str, **said: object) -> None:
+        """Name an object as S3 would, with what else is `said`; UnavailableError when the queue does not take it."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 (boto3 costs 0.4 s to import)
 
         named = {"bucket": {"name": bucket}, "object": {"key": quote_plus(object_key, safe="/")}}
         try:
-            self.send(json.dumps({"Records": [{"eventSource": "rag:retry", "s3": named}]}))
+            self.send(json.dumps({"Records": [{"eventSource": "rag:retry", "s3": named}], **said}))
         except (BotoCoreError, ClientError) as error:
             msg = f"the queue is not available: {type(error).__name__}"
             raise UnavailableError(msg, retry_after_seconds=1) from error

@@ -53,6 +53,25 @@ def by_document(records: Iterable[JSON], bucket: str) -> list[list[JSON]]:
     return list(together.values())
 
 
+class Continuation(NamedTuple):
+    """Which run of a version that takes several this is after the first, and how far the ones before have come."""
+
+    version_id: str = ""
+    number: int = 0
+    progress: int = 0
+
+    def after(self, version_id: str, progress: int) -> Continuation | None:
+        """Return what is to be said to the next run; None when this one has brought the version no further."""
+        before = self if version_id == self.version_id else Continuation()
+        return Continuation(version_id, before.number + 1, progress) if progress > before.progress else None
+
+
+def continuation(body: str) -> Continuation:
+    """Return what a message that `named` has read says of the runs before it."""
+    said = json.loads(body).get("Continuation")
+    return Continuation(*said) if said else Continuation()
+
+
 def document(object_key: str) -> Named | None:
     """Read `<tenant>/<collection>/<key>`; None for what is neither a document's place nor beside one."""
     tenant, _, rest = object_key.partition("/")

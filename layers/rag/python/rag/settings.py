@@ -81,6 +81,9 @@ class Settings(BaseModel):
     parse_memory_mib: int = Field(
         1024, ge=64, description="Address space of the parsing child, in MiB; beyond it PARSE_MEMORY."
     )
+    max_document_chunks: int = Field(2_000_000, ge=1, description="More passages are refused as TOO_MANY_CHUNKS.")
+    held_chunks: int = Field(2000, ge=1, description="A document of more is staged in the database, not in memory.")
+    max_continuations: int = Field(200, ge=0, description="Runs that a large document may go on in after its first.")
     max_receives: int = Field(5, ge=1, description="Deliveries of a queue message, as its redrive policy says.")
     top_k: int = Field(20, ge=1, le=300, description="Candidates that diversity and reranking choose from.")
     rerank_top_k: int = Field(10, ge=1, le=100, description="Passages that an answer is based on.")

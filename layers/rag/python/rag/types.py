@@ -201,6 +201,29 @@ class IndexedChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Staged:
+    """How far a version of a large document has come: so many first chunks are known, and so many of them embedded.
+
+    All are known once it is `complete`, and what else there is to say of it. `last_hash` is of the last known chunk;
+    for `embedded_count` chunks the model was asked.
+    """
+
+    chunk_count: int = 0
+    complete: bool = False
+    embedded_through: int = 0
+    embedded_count: int = 0
+    content_hash: bytes | None = None
+    media_type: str | None = None
+    title: str | None = None
+    last_hash: bytes | None = None
+
+    @property
+    def progress(self) -> int:
+        """Grows with everything that need not be done again."""
+        return self.chunk_count + self.complete + self.embedded_through
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentContent:
     """What one version of an object becomes; no chunks when it failed. They can be gone through more than once."""
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rag.store.maintenance import IndexMaintenance
     from rag.store.outbox import OutboxStore
     from rag.store.search import SearchStore
+    from rag.store.staged import StagingStore
     from rag.store.weights import WeightMaintenance
     from rag.webhook import Webhook
 
@@ -128,6 +129,13 @@ def index_store() -> IndexStore:
     from rag.store.index import IndexStore  # noqa: PLC0415
 
     return IndexStore(database(), embedding_space())
+
+
+@cache
+def staging_store() -> StagingStore:
+    from rag.store.staged import StagingStore  # noqa: PLC0415
+
+    return StagingStore(index_store())
 
 
 @cache

@@ -306,10 +306,11 @@ select 'vector'::regtype::oid, 'sparsevec'::regtype::oid
 -- Vectors already paid for: of the document's version before, and of an attempt that did not end.
 select c.content_hash, halfvec_send(e.embedding) from chunks c
 join embeddings e on e.tenant_id = c.tenant_id and e.space_id = %(space)s and e.chunk_id = c.id
-where c.tenant_id = %(tenant)s and c.document_id = %(document)s
+where c.tenant_id = %(tenant)s and c.document_id = %(document)s and c.content_hash = any(%(content_hashes)s::bytea[])
 union all
 select content_hash, halfvec_send(embedding) from pending_embeddings
 where tenant_id = %(tenant)s and document_id = %(document)s and space_id = %(space)s
+  and content_hash = any(%(content_hashes)s::bytea[])
 
 -- keep_embeddings --
 -- Nothing of a document that was deleted, or has ended, meanwhile: by another run, whose commit the lock waits for.
@@ -321,6 +322,133 @@ where d.tenant_id = %(tenant)s and d.id = %(document)s
 for share of d
 on conflict do nothing
 
+-- lock_pending --
+-- Whether a large document's chunks are this version's still; no other run changes that before the transaction ends.
+select true from pending_documents
+where tenant_id = %(tenant)s and document_id = %(document)s and version_id = %(version)s for update
+
+-- pending_document --
+-- How far this version has come, with what its last chunk is told by.
+select chunk_count, complete, embedded_through, embedded_count, content_hash, media_type, title, (
+    select c.content_hash from pending_chunks c
+    where c.tenant_id = p.tenant_id and c.document_id = p.document_id and c.position = p.chunk_count - 1
+  )
+from pending_documents p where tenant_id = %(tenant)s and document_id = %(document)s and version_id = %(version)s
+
+-- drop_pending --
+delete from pending_documents where tenant_id = %(tenant)s and document_id = %(document)s
+
+-- begin_pending --
+insert into pending_documents (tenant_id, document_id, version_id) values (%(tenant)s, %(document)s, %(version)s)
+on conflict do nothing
+
+-- stage_chunks --
+-- As insert_chunks, where nobody sees them.
+with given as materialized (
+  select * from unnest(
+    %(ids)s::uuid[], %(positions)s::int[], %(pages)s::int[], %(headings)s::text[], %(contexts)s::text[], %(contents)s::text[],
+    %(content_hashes)s::bytea[], %(tokens)s::int[], %(lexicals)s::sparsevec[], %(firsts)s::int[], %(lasts)s::int[],
+    %(lexeme_counts)s::int[]
+  ) as given (
+    id, position, page, heading, context, content, content_hash, tokens, lexical, first, last, lexeme_count
+  )
+), counted as (
+  update pending_documents set chunk_count = greatest(chunk_count, %(chunk_count)s)
+  where tenant_id = %(tenant)s and document_id = %(document)s
+)
+insert into pending_chunks (
+  tenant_id, document_id, average_length,
+  id, position, page, heading, context, content, content_hash, tokens, lexical, lexemes, lexeme_count
+)
+select %(tenant)s, %(document)s, %(average_length)s,
+  id, position, page, heading, context, content, content_hash, tokens, lexical, (%(lexemes)s::int[])[first : last], lexeme_count
+from given
+on conflict do nothing
+
+-- complete_pending --
+-- Every chunk is there; what the version before had embedded need not be embedded again.
+with reused as (
+  insert into pending_embeddings (tenant_id, document_id, space_id, content_hash, embedding)
+  select %(tenant)s, %(document)s, %(space)s, c.content_hash, e.embedding
+  from chunks c join embeddings e on e.tenant_id = c.tenant_id and e.space_id = %(space)s and e.chunk_id = c.id
+  where c.tenant_id = %(tenant)s and c.document_id = %(document)s and exists (
+    select from pending_chunks p
+    where p.tenant_id = c.tenant_id and p.document_id = c.document_id and p.content_hash = c.content_hash
+  )
+  on conflict do nothing
+)
+update pending_documents set complete = true, content_hash = %(content_hash)s, media_type = %(media_type)s, title = %(title)s
+where tenant_id = %(tenant)s and document_id = %(document)s
+
+-- unembedded_chunks --
+select position, content_hash, context, content from pending_chunks c
+where tenant_id = %(tenant)s and document_id = %(document)s and position >= %(first)s and not exists (
+  select from pending_embeddings e
+  where e.tenant_id = c.tenant_id and e.document_id = c.document_id and e.space_id = %(space)s and e.content_hash = c.content_hash
+)
+order by position
+limit %(most)s
+
+-- count_embedded --
+update pending_documents
+set embedded_through = greatest(embedded_through, %(embedded_through)s), embedded_count = embedded_count + %(embedded_count)s
+where tenant_id = %(tenant)s and document_id = %(document)s
+
+-- allow_seconds --
+-- Of each statement to the end of the transaction: those of a large document write hundreds of thousands of rows.
+select set_config('statement_timeout', %(milliseconds)s::text, true)
+
+-- count_chunks --
+-- How many chunks a document has, of how many lexemes.
+select count(*), coalesce(sum(lexeme_count), 0)::bigint from chunks where tenant_id = %(tenant)s and document_id = %(document)s
+
+-- count_pending_chunks --
+-- As count_chunks, of what is to take their place.
+select count(*), coalesce(sum(lexeme_count), 0)::bigint from pending_chunks
+where tenant_id = %(tenant)s and document_id = %(document)s
+
+-- change_lexemes --
+-- What a large document changes in the statistics, in rows that stay in their page: pending_chunks come, chunks go.
+insert into lexeme_changes (tenant_id, collection_id, changes)
+select %(tenant)s, %(collection)s, ('{' || string_agg(lexeme || ':' || change, ',' order by lexeme) || '}/1000000000')::sparsevec
+from (
+  select lexeme, sum(change) as change, (row_number() over (order by lexeme) - 1) / %(lexemes_per_row)s as part
+  from (
+    select unnest(lexemes) as lexeme, 1 as change from pending_chunks where tenant_id = %(tenant)s and document_id = %(document)s
+    union all
+    select unnest(lexemes), -1 from chunks where tenant_id = %(tenant)s and document_id = %(document)s
+  ) as each
+  group by lexeme having sum(change) <> 0
+) as changed
+group by part
+
+-- drop_chunks --
+delete from chunks where tenant_id = %(tenant)s and document_id = %(document)s
+
+-- publish_chunks --
+with added as (
+  insert into chunks (
+    tenant_id, collection_id, document_id, average_length,
+    id, position, page, heading, content, content_hash, tokens, lexical, lexemes, lexeme_count
+  )
+  select tenant_id, %(collection)s, document_id, average_length,
+    id, position, page, heading, content, content_hash, tokens, lexical, lexemes, lexeme_count
+  from pending_chunks where tenant_id = %(tenant)s and document_id = %(document)s
+)
+insert into embeddings (tenant_id, space_id, chunk_id, collection_id, document_id, dimensions, embedding)
+select c.tenant_id, %(space)s, c.id, %(collection)s, c.document_id, %(dimensions)s, e.embedding
+from pending_chunks c join pending_embeddings e
+  on e.tenant_id = c.tenant_id and e.document_id = c.document_id and e.space_id = %(space)s and e.content_hash = c.content_hash
+where c.tenant_id = %(tenant)s and c.document_id = %(document)s
+
+-- reweigh_document --
+-- Where the collection has got another average length since its chunks were weighed.
+update collections set reweighing = true
+where tenant_id = %(tenant)s and id = %(collection)s and exists (
+  select from chunks c
+  where c.tenant_id = %(tenant)s and c.document_id = %(document)s and c.average_length <> collections.average_length
+)
+
 -- delete_document --
 delete from documents where tenant_id = %(tenant)s and id = %(document)s
 
@@ -331,6 +459,8 @@ update collections set generation = generation + 1 where tenant_id = %(tenant)s 
 -- With what it changed in the statistics, and the collection's next generation.
 with dropped as (
   delete from pending_embeddings where tenant_id = %(tenant)s and document_id = %(document)s
+), unstaged as (
+  delete from pending_documents where tenant_id = %(tenant)s and document_id = %(document)s
 ), changed as (
   insert into lexeme_changes (tenant_id, collection_id, changes)
   select %(tenant)s, %(collection)s, changes from unnest(%(changes)s::sparsevec[]) as changes

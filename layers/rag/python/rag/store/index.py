@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -110,11 +110,18 @@ class IndexStore:
             ),
         )
 
-    def known_embeddings(self, location: Location, collection: Collection) -> dict[bytes, Vector]:
-        """Content hash → vector, of the version before and of an attempt that was cut short."""
+    def known_embeddings(
+        self, location: Location, collection: Collection, content_hashes: Sequence[bytes]
+    ) -> dict[bytes, Vector]:
+        """Content hash → vector, where the version before or an attempt that was cut short has it."""
 
         def work(transaction: Transaction) -> dict[bytes, Vector]:
-            rows = transaction.last_rows("known_embeddings", document=location.document_id, space=collection.space_id)
+            rows = transaction.last_rows(
+                "known_embeddings",
+                document=location.document_id,
+                space=collection.space_id,
+                content_hashes=list(content_hashes),
+            )
             return {content_hash: binary.vector(halves) for content_hash, halves in rows}
 
         return self.database.read(location.tenant_id, work)
@@ -123,14 +130,7 @@ class IndexStore:
         """Checkpoint vectors of a document that is not complete yet."""
 
         def work(transaction: Transaction) -> None:
-            vector, _ = transaction.vector_types()
-            transaction.run(
-                "keep_embeddings",
-                document=location.document_id,
-                space=collection.space_id,
-                content_hashes=binary.column(binary.BYTES, vectors),
-                embeddings=binary.column(vector, map(binary.single_vector, vectors.values())),
-            )
+            writing.keep_embeddings(transaction, location, collection, vectors)
 
         self.database.write(location.tenant_id, work)
 
@@ -164,7 +164,7 @@ class IndexStore:
             return after.chunk_count - before.chunk_count
 
         try:
-            return self._changed(location, collection, work)
+            return self.changed(location, collection, work)
         except writing.OvertakenError:
             return None
 
@@ -209,7 +209,7 @@ class IndexStore:
             writing.record(transaction, location, collection, ingestion, None, before=before, after=writing.Counts())
             return -before.chunk_count
 
-        return self._changed(location, collection, work) is not None
+        return self.changed(location, collection, work) is not None
 
     def bury(
         self, location: Location, collection: Collection, version: ObjectVersion, *, message_id: str, reason: str
@@ -234,7 +234,7 @@ class IndexStore:
         )
         return bool(rows)
 
-    def _changed(
+    def changed(
         self, location: Location, collection: Collection, work: Callable[[Transaction], int | None]
     ) -> Growth | None:
         """Do the work, which tells how many chunks it added if it did anything; return how the collection grew by it.

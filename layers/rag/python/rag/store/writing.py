@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate, chain, islice
@@ -20,6 +20,7 @@ from rag.types import (
     IndexedChunk,
     Ingestion,
     Location,
+    Vector,
 )
 
 T = TypeVar("T")
@@ -111,13 +112,16 @@ def insert(
         "space": collection.space_id,
         "dimensions": space.dimensions,
     }
-    for some in _parts(chunks, CHUNKS_AT_ONCE):
-        transaction.run("insert_chunks", **given, **_columns(some, *transaction.vector_types()))
+    for some in parts(chunks, CHUNKS_AT_ONCE):
+        vector, sparsevec = transaction.vector_types()
+        embeddings = binary.column(vector, (binary.single_vector(one.embedding) for one in some))
+        transaction.run("insert_chunks", **given, **columns(some, sparsevec), embeddings=embeddings)
         counts.add(some)
     return counts
 
 
-def _columns(indexed: Sequence[IndexedChunk], vector: int, sparsevec: int) -> dict[str, binary.Binary]:
+def columns(indexed: Sequence[IndexedChunk], sparsevec: int) -> dict[str, binary.Binary]:
+    """All but the vectors of chunks, as the statements that add rows take it."""
     chunks = [one.chunk for one in indexed]
     lasts = list(accumulate(len(one.lexemes) for one in indexed))
     weights = (binary.sparse_vector(one.lexemes, one.weights) for one in indexed)
@@ -134,8 +138,21 @@ def _columns(indexed: Sequence[IndexedChunk], vector: int, sparsevec: int) -> di
         "firsts": binary.integers([1, *(last + 1 for last in lasts[:-1])]),
         "lasts": binary.integers(lasts),
         "lexeme_counts": binary.integers(one.lexeme_count for one in indexed),
-        "embeddings": binary.column(vector, (binary.single_vector(one.embedding) for one in indexed)),
     }
+
+
+def keep_embeddings(
+    transaction: Transaction, location: Location, collection: Collection, vectors: Mapping[bytes, Vector]
+) -> None:
+    """Checkpoint vectors of a document that is not complete yet."""
+    vector, _ = transaction.vector_types()
+    transaction.run(
+        "keep_embeddings",
+        document=location.document_id,
+        space=collection.space_id,
+        content_hashes=binary.column(binary.BYTES, vectors),
+        embeddings=binary.column(vector, map(binary.single_vector, vectors.values())),
+    )
 
 
 def record(
@@ -147,10 +164,12 @@ def record(
     *,
     before: Counts,
     after: Counts,
+    reweighed: bool = False,
 ) -> None:
     """What the document counts now takes the place of what it did before; nothing of its checkpoint is left.
 
-    OvertakenError when the version that was `modified_at` then must not be indexed, or not with these weights.
+    OvertakenError when the version that was `modified_at` then must not be indexed, or not with these weights, unless
+    its chunks will be `reweighed`.
     """
     _, sparsevec = transaction.vector_types()
     # Last, because every ingest of the collection waits for its row until the commit.
@@ -164,7 +183,7 @@ def record(
         place=location.collection,
         modified_at=modified_at,
     )
-    if erased or (average_length != collection.average_length and ingestion.chunk_count):
+    if erased or (average_length != collection.average_length and ingestion.chunk_count and not reweighed):
         raise OvertakenError
 
 
@@ -197,11 +216,12 @@ def _changes(before: Counter[int], after: Counter[int]) -> Iterator[bytes]:
         changes = Counter(after)
         changes.subtract(before)
     lexemes = sorted(lexeme for lexeme, change in changes.items() if change)
-    for some in _parts(lexemes, LEXEMES_PER_ROW):
+    for some in parts(lexemes, LEXEMES_PER_ROW):
         yield binary.sparse_vector(some, map(changes.__getitem__, some))
 
 
-def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items, so many at a time."""
     left = iter(items)
     while some := list(islice(left, size)):
         yield some
