@@ -24,6 +24,14 @@ KEPT = Duration.days(4)
 KEPT_ASIDE = Duration.days(14)
 
 
+def hidden_seconds(consumer: FunctionRow) -> int:
+    """How long a message stays with its consumer: at least six times as long as that may take, and the batch to fill.
+
+    Source: AWS Lambda developer guide, "Using Lambda with Amazon SQS".
+    """
+    return 6 * consumer.timeout_seconds + int(BATCHING.to_seconds())
+
+
 class Arrivals(Construct):
     """`queue` of the bucket's events, those that wake maintain and erase, and their dead letters.
 
@@ -43,11 +51,9 @@ class Arrivals(Construct):
         self._announce(documents)
 
     def _queue(self, name: str, *, consumer: FunctionRow, dead_letters: sqs.Queue) -> sqs.Queue:
-        # AWS Lambda developer guide, "Using Lambda with Amazon SQS": at least six times the function's timeout.
-        busy = 6 * consumer.timeout_seconds + BATCHING.to_seconds()
         return self._sealed(
             name,
-            visibility_timeout=Duration.seconds(busy),
+            visibility_timeout=Duration.seconds(hidden_seconds(consumer)),
             retention_period=KEPT,
             dead_letter_queue=sqs.DeadLetterQueue(queue=dead_letters, max_receive_count=RECEIVES),
         )

@@ -13,6 +13,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_sqs as sqs
 
+from cdk.arrivals import hidden_seconds
 from cdk.data import DataStack
 from cdk.layers import Layers
 from cdk.stages import Stage
@@ -26,11 +27,13 @@ from functions.table import (
     NOTIFY,
     OWNER,
     QUERY,
+    RECONCILE,
     ROLES,
     TENANTS,
     FunctionRow,
     Use,
 )
+from rag.probing import PLACE
 
 TRACING = ("xray:PutTraceSegments", "xray:PutTelemetryRecords")
 _CONSUME = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes")
@@ -72,6 +75,11 @@ class Given:
                 "RAG_WEBHOOK_URL": self.stage.webhook_url,
                 "RAG_WEBHOOK_SECRET": self.webhook_key.secret_arn if self.webhook_key else "",
             },
+            "reconcile": {
+                "RAG_BUCKET": self.data.documents.bucket_name,
+                "RAG_MAX_RECEIVES": str(self.data.arrivals.queue.dead_letter_queue.max_receive_count),
+                "RAG_VISIBILITY_SECONDS": str(hidden_seconds(INGEST)),
+            },
             "maintenance": {"RAG_MAINTENANCE_QUEUE_URL": self.data.arrivals.maintenance_queue.queue_url},
             "erasures": {
                 "RAG_ERASURE_QUEUE_URL": self.data.arrivals.erasure_queue.queue_url,
@@ -101,6 +109,10 @@ class Given:
             "retry": [allow(["sqs:SendMessage"], data.arrivals.queue.queue_arn)],
             "dead_letters": [allow(_LOOK, data.arrivals.dead_letters.queue_arn)],
             "bus": [allow(["events:PutEvents"], self.bus.event_bus_arn)],
+            "reconcile": [
+                allow(["s3:ListBucketVersions"], self.bucket_arn),
+                allow(["s3:PutObject", "s3:DeleteObject"], self.canary_arn),
+            ],
             "maintenance": [allow(["sqs:SendMessage"], data.arrivals.maintenance_queue.queue_arn)],
             "erasures": [allow(["sqs:SendMessage"], data.arrivals.erasure_queue.queue_arn)],
             "cache": data.cache.secret_statements(),
@@ -134,6 +146,7 @@ class Given:
             INGEST: stage.ingest_concurrency,
             MAINTAIN: 3,
             MIGRATE: 1,
+            RECONCILE: 1,
             TENANTS: 1,
             ERASE: 2,
             # One run may still be at work when the next one is due.
@@ -144,6 +157,11 @@ class Given:
     def bucket_arn(self) -> str:
         """Written out by its fixed name, so that policies can be read."""
         return f"arn:{aws_cdk.Aws.PARTITION}:s3:::{self.data.documents.node.default_child.bucket_name}"
+
+    @property
+    def canary_arn(self) -> str:
+        """The one object that reconcile may write."""
+        return f"{self.bucket_arn}/{PLACE.object_key}"
 
     def _reading(self) -> list[iam.PolicyStatement]:
         """With ListBucket S3 tells an absent object (404) from a forbidden one."""

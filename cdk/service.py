@@ -22,6 +22,7 @@ from cdk.migrate import Migrate
 from cdk.model_key import ModelKey, WebhookKey
 from cdk.notify import Notify, event_bus
 from cdk.query import Query
+from cdk.reconcile import Reconcile
 from cdk.schedules import Schedules
 from cdk.signing import code_signing
 from cdk.stack import StageStack
@@ -53,9 +54,12 @@ class ServiceStack(StageStack):
         migrate = Migrate(self, given=given)
         query, answer, authorize = (kind(self, given=given) for kind in (Query, Answer, Authorize))
         ingest, maintain, tenants = Ingest(self, given=given), Maintain(self, given=given), Tenants(self, given=given)
-        erase = Erase(self, given=given)
+        self.reconcile, erase = Reconcile(self, given=given), Erase(self, given=given)
         self.notify = notify = Notify(self, given=given)
-        self.functions = (authorize, query, answer, ingest, migrate, maintain, tenants, erase, notify)
+        self.functions = (
+            *(authorize, query, answer, ingest, migrate, maintain),
+            *(self.reconcile, tenants, erase, notify),
+        )
         migrate.before([one.alias for one in self.functions if one is not migrate])
         Schedules(self, "Schedules", given=given, functions=self.functions)
         self.api = Api(self, "Api", given=given, query=query, streaming=[answer], authorize=authorize)

@@ -102,6 +102,38 @@ def function_closely(alarms: Alarms, watched: Function, reserved: int | None) ->
         )
 
 
+def reconciling(alarms: Alarms, watched: Function) -> None:
+    """Whether events are lost, documents wait in vain, or the chain is broken."""
+
+    def metric(name: str) -> cloudwatch.Metric:
+        return cloudwatch.Metric(
+            namespace=watched.row.environment["POWERTOOLS_METRICS_NAMESPACE"],
+            metric_name=name,
+            dimensions_map={"service": watched.function.function_name},
+            statistic="sum",
+            period=_FIVE_MINUTES,
+        )
+
+    alarms.add(
+        "drift",
+        metric("ReconcileDrift"),
+        "The index was not as the bucket is: an event was lost, and its key has been named to ingest again.",
+        above=0,
+    )
+    alarms.add(
+        "documents-stuck",
+        metric("DocumentsStuck"),
+        "Documents failed because nobody brought them, though they were asked for twice.",
+        above=0,
+    )
+    alarms.add(
+        "canary-upload",
+        metric("CanaryFailed"),
+        "A document that proves the chain was not ready, or not gone, in time.",
+        above=0,
+    )
+
+
 def api_failures(alarms: Alarms, rest: apigateway.RestApi) -> None:
     alarms.add(
         "api-5xx",

@@ -11,7 +11,9 @@ INGEST_BATCH_SIZE = 10
 # Paths of the HTTP API that nobody needs a credential for.
 PUBLIC = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
 
-Use = Literal["bucket", "queue", "retry", "dead_letters", "bus", "maintenance", "erasures", "cache", "model", "roles"]
+Use = Literal[
+    "bucket", "queue", "retry", "reconcile", "dead_letters", "bus", "maintenance", "erasures", "cache", "model", "roles"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,9 @@ ANSWER = FunctionRow(
 AUTHORIZE = FunctionRow("authorize", 10, 256, "rag_authorize", warm=True)
 MIGRATE = FunctionRow("migrate", 300, 256, OWNER, uses=frozenset({"roles", "model"}))
 MAINTAIN = FunctionRow("maintain", 900, 256, OWNER, schedule_seconds=300)
+RECONCILE = FunctionRow(
+    "reconcile", 300, 256, "rag_reconcile", uses=frozenset({"retry", "reconcile"}), schedule_seconds=300
+)
 TENANTS = FunctionRow("tenants", 30, 256, "rag_admin", uses=frozenset({"erasures", "model"}))
 # By the schedule it finds what a message was lost of.
 ERASE = FunctionRow(
@@ -88,5 +93,5 @@ ERASE = FunctionRow(
 NOTIFY = FunctionRow(
     "notify", 55, 256, INGEST.role, uses=frozenset({"bucket", "dead_letters", "bus"}), schedule_seconds=60
 )
-FUNCTIONS = (AUTHORIZE, QUERY, ANSWER, INGEST, MIGRATE, MAINTAIN, TENANTS, ERASE, NOTIFY)
+FUNCTIONS = (AUTHORIZE, QUERY, ANSWER, INGEST, MIGRATE, MAINTAIN, RECONCILE, TENANTS, ERASE, NOTIFY)
 ROLES = tuple(dict.fromkeys(row.role for row in FUNCTIONS if row.role != OWNER))

@@ -71,6 +71,11 @@ def database_secret(role: str) -> str:
     return f"rag/{STAGE}/database/{role}"
 
 
+def hidden_seconds(consumer: FunctionRow) -> int:
+    """How long a message stays with its consumer: as AWS advises, not to come back while that may be at work on it."""
+    return 6 * consumer.timeout_seconds
+
+
 def function_arn(row: FunctionRow) -> str:
     return f"arn:aws:lambda:{aws.REGION}:{aws.ACCOUNT_ID}:function:{row.name}"
 
@@ -89,6 +94,11 @@ def settings_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict[st
         "retry": {"RAG_RETRY_QUEUE_URL": addresses.queue_url},
         "dead_letters": {"RAG_DEAD_LETTER_QUEUE_URL": addresses.dead_letter_queue_url},
         "bus": {"RAG_EVENT_BUS": EVENT_BUS, "RAG_WEBHOOK_SECRET": WEBHOOK_SECRET},
+        "reconcile": {
+            "RAG_BUCKET": BUCKET,
+            "RAG_MAX_RECEIVES": str(MAX_RECEIVES),
+            "RAG_VISIBILITY_SECONDS": str(hidden_seconds(INGEST)),
+        },
         "maintenance": {"RAG_MAINTENANCE_QUEUE_URL": addresses.maintenance_queue_url},
         "erasures": {"RAG_ERASURE_QUEUE_URL": addresses.erasure_queue_url, "RAG_BACKUP_DAYS": "0"},
         "cache": {"RAG_REDIS_URL": f"redis://127.0.0.1:{addresses.redis_port}/0", "RAG_REDIS_SECRET": REDIS_SECRET},

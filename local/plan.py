@@ -151,11 +151,9 @@ def of_the_table() -> Plan:
 
 def _queues(consumer: FunctionRow, name: str, *, kept_seconds: int) -> tuple[Queue, Queue]:
     dead_letters = f"{name}-dead-letters"
-    # As AWS advises: a message must not come back while its function may still be at work on it.
-    hidden_seconds = 6 * consumer.timeout_seconds
     return (
         Queue(dead_letters, 14 * DAY_SECONDS),
-        Queue(name, kept_seconds, hidden_seconds, dead_letters, environment.MAX_RECEIVES),
+        Queue(name, kept_seconds, environment.hidden_seconds(consumer), dead_letters, environment.MAX_RECEIVES),
     )
 
 

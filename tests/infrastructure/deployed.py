@@ -42,6 +42,7 @@ _USES: dict[str, Use] = {
     "RAG_RETRY_QUEUE_URL": "retry",
     "RAG_DEAD_LETTER_QUEUE_URL": "dead_letters",
     "RAG_EVENT_BUS": "bus",
+    "RAG_VISIBILITY_SECONDS": "reconcile",
     "RAG_MAINTENANCE_QUEUE_URL": "maintenance",
     "RAG_ERASURE_QUEUE_URL": "erasures",
     "RAG_REDIS_URL": "cache",
@@ -104,7 +105,7 @@ class Deployed:
             timeout_seconds=function["Timeout"],
             memory_mib=function["MemorySize"],
             role=str(role),
-            uses=frozenset(use for variable, use in _USES.items() if variable in variables),
+            uses=_uses(variables),
             warm="SnapStart" in function,
             schedule_seconds=self._schedules.get(name),
             code=None if matched[1] == name else matched[1],
@@ -278,3 +279,9 @@ def _arn(service: str, resource: str) -> str:
 
 def _last(arn: str) -> str:
     return arn.rpartition(":")[2]
+
+
+def _uses(variables: Mapping[str, Any]) -> frozenset[Use]:
+    found = {use for variable, use in _USES.items() if variable in variables}
+    # Who compares the bucket is told its name, and may not read what is in it.
+    return frozenset(found - {"bucket"} if "reconcile" in found else found)

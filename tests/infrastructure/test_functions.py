@@ -8,7 +8,19 @@ import pytest
 
 from cdk.stages import STAGES
 from cdk.templates import Templates
-from functions.table import ANSWER, ERASE, FUNCTIONS, INGEST, MAINTAIN, NOTIFY, OWNER, QUERY, TENANTS, FunctionRow
+from functions.table import (
+    ANSWER,
+    ERASE,
+    FUNCTIONS,
+    INGEST,
+    MAINTAIN,
+    NOTIFY,
+    OWNER,
+    QUERY,
+    RECONCILE,
+    TENANTS,
+    FunctionRow,
+)
 from rag.settings import Settings
 from rag.telemetry import NAMESPACE
 from tests.infrastructure.reading import as_list, only, properties, resources, starting, text
@@ -83,6 +95,8 @@ def test_it_may_do_to_documents_what_its_work_is(templates: Templates, stage: st
         # It signs uploads in its own name.
         QUERY: reading | {"s3:PutObject"},
         ERASE: {"s3:ListBucketVersions", "s3:DeleteObject", "s3:DeleteObjectVersion"},
+        # It reads none; what it writes is the canary.
+        RECONCILE: {"s3:ListBucketVersions", "s3:PutObject", "s3:DeleteObject"},
     }
     assert {action for action in actions(templates, stage, row) if action.startswith("s3:")} == wanted.get(row, set())
 

@@ -205,6 +205,13 @@ def test_what_became_of_documents_is_told(packaged: Packaged, name: str) -> None
     assert answer.keys() == {"buried", "told", "left", "given_up"}
 
 
+@pytest.mark.parametrize("name", samples("reconcile"))
+def test_bucket_and_index_are_compared(packaged: Packaged, name: str) -> None:
+    answer, error = packaged.invoke("reconcile", packaged.event(name))
+    assert error is None, answer
+    assert answer.keys() == {"compared", "swept", "canary"}
+
+
 @pytest.mark.parametrize("name", samples("migrate"))
 def test_a_second_migration_has_nothing_to_do(packaged: Packaged, name: str) -> None:
     assert packaged.invoke("migrate", packaged.event(name)) == ({"applied": []}, None)
@@ -219,7 +226,7 @@ def test_a_tenant_is_made_whose_key_opens_the_api(packaged: Packaged, name: str)
 
 
 def test_every_function_was_sent_its_events() -> None:
-    tested = {"query", "answer", "authorize", "ingest", "maintain", "migrate", "notify", "tenants"}
+    tested = {"query", "answer", "authorize", "ingest", "maintain", "migrate", "notify", "reconcile", "tenants"}
     assert {path.name for path in EVENTS.iterdir()} == tested
 
 

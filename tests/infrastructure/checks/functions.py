@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from rag.probing import PLACE
 from tests.infrastructure.checks.estate import Estate, Resource, listed, statements, text
 from tests.infrastructure.checks.table import PROD, PROTECTED, Spoil, check
 
@@ -321,10 +322,18 @@ def granted(estate: Estate, function: Resource) -> list[dict[str, Any]]:
 
 @check("IAM", Spoil("IAM::ManagedPolicy", "PolicyDocument.Statement.0.Action", "s3:PutObject"))
 def only_the_api_changes_documents(estate: Estate) -> Iterator[str]:
-    """Only query, which signs uploads, may write documents; only erase may delete them, and nobody both."""
+    """Only query, which signs uploads, may write documents; only erase may delete them, and nobody both.
+
+    Reconcile may do both to one, which is nobody's.
+    """
     changing = {"s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"}
     for function in ours(estate):
-        actions = {action for statement in granted(estate, function) for action in listed(statement["Action"])}
+        actions = {
+            action
+            for statement in granted(estate, function)
+            if not all(text(resource).endswith(f"/{PLACE.object_key}") for resource in listed(statement["Resource"]))
+            for action in listed(statement["Action"])
+        }
         allowed = {"s3:PutObject"} if function == named(estate, "query") else set()
         if function == named(estate, "erase"):
             allowed = {"s3:DeleteObject", "s3:DeleteObjectVersion"}
@@ -360,7 +369,7 @@ def database_users_are_named(estate: Estate) -> Iterator[str]:
     ]
     if not found:
         yield "nobody connects by a token"
-    yield from (each for each in found if not re.search(r"/rag_(query|ingest|authorize|admin|erase)$", each))
+    yield from (each for each in found if not re.search(r"/rag_(query|ingest|authorize|admin|erase|reconcile)$", each))
 
 
 @check("EventBridge", Spoil("Scheduler::Schedule", "Target.DeadLetterConfig"))

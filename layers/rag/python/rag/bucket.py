@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rag import metadata, sdk
 from rag.errors import DocumentError, UnavailableError
-from rag.types import JSON, ObjectVersion, StoredVersion
+from rag.types import JSON, Listed, ObjectVersion, StoredVersion
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -40,7 +40,7 @@ class Bucket:
     """S3 through boto3, which is imported when the first call needs it."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._clients: dict[Budget, S3Client] = {}
 
     def head(self, object_key: str, *, hurried: bool = False) -> ObjectVersion | None:
@@ -52,7 +52,7 @@ class Bucket:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 (boto3 costs 0.4 s to import)
 
         try:
-            return _current(self._client(HURRIED if hurried else PATIENT), self._name, object_key)
+            return _current(self._client(HURRIED if hurried else PATIENT), self.name, object_key)
         except (ClientError, BotoCoreError) as error:
             raise _unavailable(error) from error
 
@@ -65,7 +65,7 @@ class Bucket:
             raise DocumentError("TOO_LARGE", msg)
         digest = hashlib.sha256()
         try:
-            body = self._client().get_object(Bucket=self._name, Key=object_key, **_only(version))["Body"]
+            body = self._client().get_object(Bucket=self.name, Key=object_key, **_only(version))["Body"]
             with path.open("wb") as file:
                 for piece in body.iter_chunks(PIECE_BYTES):
                     digest.update(piece)
@@ -85,7 +85,7 @@ class Bucket:
             return None
         client = self._client(HURRIED)
         try:
-            with client.get_object(Bucket=self._name, Key=object_key)["Body"] as body:
+            with client.get_object(Bucket=self.name, Key=object_key)["Body"] as body:
                 return body.read(limit_bytes + 1)
         except client.exceptions.NoSuchKey:
             return None
@@ -109,7 +109,7 @@ class Bucket:
         """Yield every version of every key with this prefix, and the markers of deletions, a thousand at a time."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
-        pages = self._client().get_paginator("list_object_versions").paginate(Bucket=self._name, Prefix=prefix)
+        pages = self._client().get_paginator("list_object_versions").paginate(Bucket=self.name, Prefix=prefix)
         try:
             for page in pages:
                 # Read as a whole: boto3 tells versions and markers apart, each the newest first.
@@ -133,12 +133,46 @@ class Bucket:
                 {"Key": version.key, "VersionId": version.version_id} for version in some
             ]
             try:
-                reply = self._client().delete_objects(Bucket=self._name, Delete={"Objects": objects, "Quiet": True})
+                reply = self._client().delete_objects(Bucket=self.name, Delete={"Objects": objects, "Quiet": True})
             except (ClientError, BotoCoreError) as error:
                 raise _unavailable(error) from error
             if refused := reply.get("Errors"):
                 msg = f"the bucket keeps {len(refused)} versions that are to be erased: {refused[0].get('Code')}"
                 raise UnavailableError(msg)
+
+    def listed(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
+        """What stands under each key with this prefix, after that key, in the order of their UTF-8, page by page.
+
+        A deletion marker has no version. Source: S3 API reference, "ListObjectVersions".
+        """
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        position: dict[str, Any] = {"KeyMarker": after} if after else {}
+        try:
+            while True:
+                page = self._client().list_object_versions(Bucket=self.name, Prefix=prefix, **position)
+                yield from _newest(page)
+                if not page["IsTruncated"]:
+                    return
+                position = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
+        except (ClientError, BotoCoreError) as error:
+            raise _unavailable(error) from error
+
+    def put(self, object_key: str, body: bytes) -> None:
+        """Write a small object."""
+        self._change(lambda client: client.put_object(Bucket=self.name, Key=object_key, Body=body))
+
+    def mark_deleted(self, object_key: str) -> None:
+        """Delete the current version; it and older ones stay until the bucket's lifecycle takes them."""
+        self._change(lambda client: client.delete_object(Bucket=self.name, Key=object_key))
+
+    def _change(self, change: Callable[[S3Client], object]) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        try:
+            change(self._client())
+        except (ClientError, BotoCoreError) as error:
+            raise _unavailable(error) from error
 
     def presign_upload(
         self, object_key: str, *, limit_bytes: int, valid_seconds: int, metadata_field: str | None = None
@@ -150,7 +184,7 @@ class Bucket:
         fields = {f"x-amz-meta-{metadata.FIELD}": metadata_field} if metadata_field else {}
         return dict(
             self._client().generate_presigned_post(
-                self._name,
+                self.name,
                 object_key,
                 Fields=dict(fields),
                 Conditions=[["content-length-range", 0, limit_bytes], *({name: fields[name]} for name in fields)],
@@ -190,6 +224,18 @@ def _current(client: S3Client, bucket: str, object_key: str) -> ObjectVersion | 
         metadata=found["Metadata"].get(metadata.FIELD),
         modified_at=found["LastModified"],
     )
+
+
+def _newest(page: Any) -> list[Listed]:
+    objects = [
+        Listed(one["Key"], _version_id(one.get("VersionId"), one["ETag"]), one["LastModified"])
+        for one in page.get("Versions", ())
+        if one["IsLatest"]
+    ]
+    markers = [
+        Listed(one["Key"], None, one["LastModified"]) for one in page.get("DeleteMarkers", ()) if one["IsLatest"]
+    ]
+    return sorted(objects + markers, key=lambda one: one.object_key)
 
 
 def _version_id(named: str | None, etag: str) -> str:

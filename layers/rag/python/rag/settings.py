@@ -85,6 +85,21 @@ class Settings(BaseModel):
     held_chunks: int = Field(2000, ge=1, description="A document of more is staged in the database, not in memory.")
     max_continuations: int = Field(200, ge=0, description="Runs that a large document may go on in after its first.")
     max_receives: int = Field(5, ge=1, description="Deliveries of a queue message, as its redrive policy says.")
+    visibility_seconds: int = Field(
+        3660, ge=1, description="How long the queue of the bucket's events hides a message; for reconcile only."
+    )
+    reconcile_keys: int = Field(
+        200_000, ge=1, description="Keys that one run compares between bucket and index; for reconcile only."
+    )
+    reconcile_settled_seconds: int = Field(
+        900, ge=0, description="How old a change must be to count as drift; for reconcile only."
+    )
+    reconcile_rest_seconds: int = Field(
+        3600, ge=0, description="Time between two comparisons of bucket and index; for reconcile only."
+    )
+    canary_seconds: int = Field(
+        600, ge=0, description="How soon the canary must be ready or gone; 0: there is none; for reconcile only."
+    )
     top_k: int = Field(20, ge=1, le=300, description="Candidates that diversity and reranking choose from.")
     rerank_top_k: int = Field(10, ge=1, le=100, description="Passages that an answer is based on.")
     fusion: Fusion = Field("weighted", description="How both legs become one order: weighted or rrf.")

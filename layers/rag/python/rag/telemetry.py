@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from rag.types import Usage
 
@@ -50,6 +50,14 @@ def count_usage(metrics: Metrics, used: Usage) -> None:
     for name, count in counted.items():
         if count:
             metrics.add_metric(name, MetricUnit.Count, count)
+
+
+def count_by(name: str, count: int, **dimensions: str) -> None:
+    """Count something by what else is known of it, besides the function."""
+    with single_metric(
+        name=name, unit=MetricUnit.Count, value=count, namespace=NAMESPACE, default_dimensions=dimensions
+    ) as metric:
+        metric.add_dimension("service", _function())
 
 
 def _function() -> str:

@@ -6,7 +6,7 @@ import hashlib
 import uuid
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -20,6 +20,8 @@ Speaker = Literal["user", "assistant"]
 Status = Literal["uploaded", "processing", "ready", "failed"]
 # What beginning with a document comes to (rag/store/index.py).
 Begun = Literal["begun", "settled", "duplicate", "busy"]
+# How a key of the index differs from the bucket: not there, another version, there without an object.
+Direction = Literal["missing", "outdated", "orphaned"]
 # How an attempt at a document ended: interrupted, it is left to the next delivery; superseded, the object was another.
 AttemptOutcome = Literal["ready", "failed", "forgotten", "interrupted", "superseded"]
 Role = Literal["reader", "writer", "admin"]
@@ -278,6 +280,56 @@ class Attempt:
     model_calls: int
     tokens: int
     cost_usd: float | None
+
+
+class Listed(NamedTuple):
+    """What stands under a key of the bucket now, and since when; a deletion marker has no version."""
+
+    object_key: str
+    version_id: str | None
+    at: datetime
+
+
+class Indexed(NamedTuple):
+    """What the index holds under a key of the bucket; `leased` while a run is at work on it."""
+
+    object_key: str
+    version_id: str | None
+    status: Status
+    updated_at: datetime
+    leased: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A comparison of the bucket with the index, as far as it has come, and how many keys it found to differ."""
+
+    after_key: str
+    began_at: datetime
+    compared: int = 0
+    missing: int = 0
+    outdated: int = 0
+    orphaned: int = 0
+
+    def past(self, key: str, direction: Direction | None) -> Pass:
+        """The comparison after one more key."""
+        counted = {direction: getattr(self, direction) + 1} if direction else {}
+        return replace(self, after_key=key, compared=self.compared + 1, **counted)
+
+    def since(self, earlier: Pass) -> Pass:
+        """What was compared and found after that."""
+        names = ("compared", "missing", "outdated", "orphaned")
+        return replace(self, **{name: getattr(self, name) - getattr(earlier, name) for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A document that waits in vain; a `stuck` one was asked for again before."""
+
+    location: Location
+    collection_id: int
+    version_id: str | None
+    stuck: bool
 
 
 @dataclass(frozen=True, slots=True)

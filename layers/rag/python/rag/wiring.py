@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rag.store.index import IndexStore
     from rag.store.maintenance import IndexMaintenance
     from rag.store.outbox import OutboxStore
+    from rag.store.reconciliation import ReconciliationStore
     from rag.store.search import SearchStore
     from rag.store.staged import StagingStore
     from rag.store.weights import WeightMaintenance
@@ -155,6 +156,13 @@ def weight_maintenance() -> WeightMaintenance:
     from rag.store.weights import WeightMaintenance  # noqa: PLC0415
 
     return WeightMaintenance(database())
+
+
+@cache
+def reconciliation_store() -> ReconciliationStore:
+    from rag.store.reconciliation import ReconciliationStore  # noqa: PLC0415
+
+    return ReconciliationStore(database())
 
 
 @cache

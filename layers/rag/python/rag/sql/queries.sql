@@ -694,3 +694,84 @@ insert into api_keys (tenant_id, id, digest, role, name) values (%(tenant)s, %(k
 
 -- alive --
 select current_setting('server_version'), (select extversion from pg_extension where extname = 'vector')
+
+-- tenant_ids --
+select id from tenants order by id::text collate "C"
+
+-- claim_reconciliation --
+-- One run at a time; none when the pass before has ended less than `rest` seconds ago.
+insert into reconciliations as r (bucket, running_until, began_at)
+values (%(bucket)s, now() + make_interval(secs => %(seconds)s), now())
+on conflict (bucket) do update set
+  running_until = excluded.running_until,
+  began_at = case when r.ended_at is null then r.began_at else excluded.began_at end,
+  ended_at = null,
+  compared = case when r.ended_at is null then r.compared else 0 end,
+  missing = case when r.ended_at is null then r.missing else 0 end,
+  outdated = case when r.ended_at is null then r.outdated else 0 end,
+  orphaned = case when r.ended_at is null then r.orphaned else 0 end
+where coalesce(r.running_until, '-infinity') <= now()
+  and coalesce(r.ended_at, '-infinity') <= now() - make_interval(secs => %(rest)s)
+returning after_key, began_at, compared, missing, outdated, orphaned
+
+-- save_reconciliation --
+update reconciliations set
+  after_key = %(after_key)s, compared = %(compared)s, missing = %(missing)s, outdated = %(outdated)s, orphaned = %(orphaned)s,
+  running_until = case when %(going_on)s then running_until end, ended_at = case when %(complete)s then now() end
+where bucket = %(bucket)s
+returning now()
+
+-- collection_names --
+select id, name from collections where tenant_id = %(tenant)s
+
+-- indexed_documents --
+select key, version_id, status, updated_at, coalesce(leased_until > now(), false) from documents
+where tenant_id = %(tenant)s and collection_id = %(collection)s and key collate "C" > %(after)s
+order by key collate "C"
+limit %(most)s
+
+-- indexed_document --
+select key, version_id, status, updated_at, coalesce(leased_until > now(), false) from documents
+where tenant_id = %(tenant)s and id = %(document)s
+
+-- unsettled_documents --
+-- Those that nobody is at work on, and whose message must have come again by now: `quiet` seconds after it came last.
+-- Of these the ones that were asked for again, in vain, `longest` seconds after they began to wait: they are stuck.
+select d.tenant_id, c.name, d.key, d.collection_id, d.version_id,
+  d.requeued_at is not null as stuck
+from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
+where d.status in ('uploaded', 'processing') and d.tenant_id <> %(but)s
+  and coalesce(d.leased_until, '-infinity') <= coalesce(%(at)s::timestamptz, now())
+  and d.updated_at < coalesce(%(at)s::timestamptz, now()) - make_interval(secs => %(quiet)s)
+  and (d.requeued_at is null or (
+    d.requeued_at < coalesce(%(at)s::timestamptz, now()) - make_interval(secs => %(quiet)s)
+    and case d.status when 'uploaded' then d.updated_at else d.unsettled_at end
+      < coalesce(%(at)s::timestamptz, now()) - make_interval(secs => %(longest)s)
+  ))
+order by d.unsettled_at
+limit %(most)s
+
+-- requeue_document --
+update documents set requeued_at = coalesce(%(at)s::timestamptz, now())
+where tenant_id = %(tenant)s and id = %(document)s and status in ('uploaded', 'processing') and requeued_at is null
+returning id
+
+-- end_stuck_document --
+-- Unless somebody has begun with it meanwhile.
+with ended as (
+  update documents set status = 'failed', error_code = %(error_code)s, error_message = %(error_message)s, updated_at = now()
+  where tenant_id = %(tenant)s and id = %(document)s and status in ('uploaded', 'processing')
+    and version_id is not distinct from %(version)s
+    and coalesce(leased_until, '-infinity') <= coalesce(%(at)s::timestamptz, now())
+  returning unsettled_at, attempts
+), recorded as (
+  insert into ingestions (
+    tenant_id, document_id, collection_id, key, version_id, outcome, error_code, error_message, started_at, attempt
+  )
+  select %(tenant)s, %(document)s, %(collection)s, %(key)s, %(version)s, 'failed', %(error_code)s, %(error_message)s, unsettled_at, attempts
+  from ended
+)
+select attempts from ended
+
+-- create_canary --
+insert into tenants (id, name) values (%(tenant)s, %(name)s) on conflict do nothing
