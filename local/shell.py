@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from local.environment import Model
 from local.service import ServiceError
+from rag import tesseract
 from rag.settings import PREFIX, Settings
 
 _MODEL = frozenset({"RAG_EMBEDDING_MODEL", "RAG_EMBEDDING_DIMENSIONS", "RAG_CHAT_MODEL"})
@@ -50,6 +51,8 @@ class Shell:
 def read(variables: Mapping[str, str]) -> Shell:
     """Take what concerns the platform; ServiceError names a variable whose value cannot be used."""
     settings = {name: value for name, value in variables.items() if name in PASSED and value}
+    if "RAG_OCR" not in settings and variables.get("PATH") and tesseract.program(variables["PATH"]):
+        settings["RAG_OCR"] = "tesseract"
     _checked(settings)
     return Shell(_real_model(variables), settings)
 

@@ -206,7 +206,9 @@ def ingest(location: Location, deadline: Deadline, delivery: Delivery) -> ingest
                 batch_size=settings.batch_size,
                 chunks=settings.max_document_chunks,
                 held_chunks=settings.held_chunks,
-                least_seconds=settings.parse_seconds + RESERVE_SECONDS,
+                least_seconds=settings.parse_seconds
+                + (0 if settings.ocr == "off" else settings.ocr_seconds)
+                + RESERVE_SECONDS,
                 usd_per_million_tokens=settings.embedding_usd_per_million_tokens,
             ),
             deadline=deadline,

@@ -181,6 +181,7 @@ class DocumentBody(BaseModel):
     updated_at: datetime
     metadata: dict[str, Any]
     metadata_error: str | None
+    warnings: list[str]
 
     @classmethod
     def of(cls, document: Document) -> DocumentBody:
@@ -199,6 +200,7 @@ class DocumentBody(BaseModel):
             updated_at=document.updated_at,
             metadata=document.metadata,
             metadata_error=document.metadata_error,
+            warnings=document.warnings,
         )
 
 

@@ -134,7 +134,9 @@ def _tell_documents(reply: dict[str, Any]) -> None:
 
 def _row(document: dict[str, Any]) -> tuple[Any, ...]:
     error, described = document["error"], document["metadata_error"]
-    reason = f"{error['code']}: {error['message']}" if error else f"metadata: {described}" if described else ""
+    remarks = [f"metadata: {described}"] if described else []
+    remarks += [f"warning: {warning}" for warning in document["warnings"]]
+    reason = f"{error['code']}: {error['message']}" if error else "; ".join(remarks)
     return (
         document["collection"],
         document["key"],

@@ -80,9 +80,9 @@ def reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reading
     observed = Reading(tmp_path)
     interpreted = parsing_edge._interpreted
 
-    def watched(result: bytes, ending: dict[str, Any], sections: Any) -> Any:
+    def watched(result: bytes, ending: dict[str, Any]) -> Any:
         observed.worst_mib = max(observed.worst_mib, ending["peak_mebibytes"])
-        return interpreted(result, ending, sections)
+        return interpreted(result, ending)
 
     monkeypatch.setattr(parsing_edge, "_interpreted", watched)
     yield observed

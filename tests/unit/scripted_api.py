@@ -37,7 +37,7 @@ class Api:
         document = {"id": f"id-{key.replace('/', '-')}", "key": key, "collection": "default", "status": "ready"}
         document |= {"error": None, "chunk_count": 3, "title": key, "media_type": "text/plain", "size": 10}
         document |= {"version_id": "v1", "created_at": "2026-11-20T09:00:00Z", "updated_at": "2026-11-20T09:00:01Z"}
-        document |= {"metadata": {}, "metadata_error": None}
+        document |= {"metadata": {}, "metadata_error": None, "warnings": []}
         return self.documents.setdefault(key, document | values)
 
     def upload(self, key: str) -> str:

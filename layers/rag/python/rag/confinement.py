@@ -34,6 +34,7 @@ _REFUSED_CALLS = {
     "x86_64": (41, 49, 50, 43, 42, 44, 59, 322, 101, 62, 200, 129, 297, 424, 434, 438, 310, 311, 440, 425),
     "aarch64": (198, 200, 201, 202, 203, 206, 221, 281, 117, 129, 130, 138, 240, 424, 434, 438, 270, 271, 440, 425),
 }
+_BECOMING = (6, 7)  # of those: execve, execveat
 # The architecture as the kernel names it, and tgkill: by it abort() ends a process, so to oneself it is allowed.
 _MACHINES = {"x86_64": (0xC000003E, 234), "aarch64": (0xC00000B7, 131)}
 _REFUSED_EVENTS = ("socket.", "subprocess.", "os.exec", "os.posix_spawn", "os.system", "os.kill")
@@ -49,15 +50,18 @@ class Bounds:
     file_bytes: int = FILE_BYTES
 
 
-def confine(bounds: Bounds) -> None:
-    """Bind this process for good: call it after the fork, before the first byte of the document."""
+def confine(bounds: Bounds, *, becoming: bool = False) -> None:
+    """Bind this process for good: call it after the fork, before the first byte of the document.
+
+    One that is `becoming` another program may do so; what binds it binds the program.
+    """
     _die_with_parent()
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, bounds.file_bytes)
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     _limit(resource.RLIMIT_CPU, bounds.cpu_seconds)
     _limit(resource.RLIMIT_AS, bounds.memory_mebibytes * _MEBIBYTE)
-    if not _filter_system_calls():
+    if not _filter_system_calls(becoming=becoming) and not becoming:
         sys.addaudithook(_refuse_event)
 
 
@@ -83,11 +87,14 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _filter_system_calls() -> bool:
+def _filter_system_calls(*, becoming: bool) -> bool:
     """Whether the kernel now refuses the calls above; False where it cannot."""
     if sys.platform != "linux" or platform.machine() not in _REFUSED_CALLS:
         return False
-    program = _program(*_MACHINES[platform.machine()], _REFUSED_CALLS[platform.machine()])
+    refused: tuple[int, ...] = _REFUSED_CALLS[platform.machine()]
+    if becoming:
+        refused = tuple(number for index, number in enumerate(refused) if index not in _BECOMING)
+    program = _program(*_MACHINES[platform.machine()], refused)
     code = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -118,3 +125,9 @@ def _program(architecture: int, tgkill: int, refused: tuple[int, ...]) -> bytes:
 def _refuse_event(event: str, _: object) -> None:
     if event.startswith(_REFUSED_EVENTS):
         raise PermissionError(errno.EPERM, f"{event} is not allowed while a document is parsed")
+
+
+if __name__ == "__main__":
+    _seconds, _command = int(sys.argv[1]), sys.argv[2:]
+    confine(Bounds(_seconds, _seconds, 1024), becoming=True)
+    os.execv(_command[0], _command)  # noqa: S606 (by its path, without a shell: this is what this module is run for)

@@ -325,7 +325,9 @@ def _build(
         with effort.stage("parse"):
             chunks = list(islice(split(), limits.held_chunks + 1))
             if len(chunks) > limits.held_chunks:
-                content = DocumentContent(version, content_hash, parsed.media_type, parsed.title)
+                content = DocumentContent(
+                    version, content_hash, parsed.media_type, parsed.title, warnings=parsed.warnings
+                )
                 staged = large.stage(content, split, index, most=limits.chunks)
         if len(chunks) > limits.held_chunks:
             return _publish(large, staged, attempt, bucket=bucket, embedder=embedder, limits=limits)
@@ -356,6 +358,7 @@ def _build(
         parsed.media_type,
         parsed.title,
         Indexing(location.document_id, collection, chunks, vectors),
+        parsed.warnings,
     )
     done = replace(attempt, outcome="ready", chunk_count=len(chunks), embedded_count=embedded)
     growth = _replace(location, collection, content, done, bucket=bucket, store=store)

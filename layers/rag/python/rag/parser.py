@@ -23,11 +23,12 @@ import weakref
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rag import confinement
+from rag import confinement, recognition
 from rag import limits as limiting
 from rag.confinement import Bounds
 from rag.errors import DocumentError
 from rag.limits import Limits
+from rag.recognition import Scans
 from rag.types import Parsed, Section
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _GRACE_SECONDS = 5.0
 _MESSAGE_BYTES = 16 * 1024
+_RESULT_BYTES = 1024 * 1024
 _READ_BYTES = 1024 * 1024
 _BYTES_PER_CHARACTER = 6  # of text as JSON, escapes included
 _PASSED_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
@@ -50,11 +52,13 @@ class Parser:
         wall_seconds: float = 60.0,
         memory_mebibytes: int = 1024,
         limits: Limits = limiting.USUAL,
+        scans: Scans = recognition.UNREAD,
     ) -> None:
         # More processor than wall-clock time is only used by threads that nobody asked for.
         file_bytes = max(confinement.FILE_BYTES, _BYTES_PER_CHARACTER * limits.characters)
         self._bounds = Bounds(wall_seconds, math.ceil(wall_seconds), memory_mebibytes, file_bytes)
         self._limits = limits
+        self._scans = scans
         self._helper: _Helper | None = None
         self._lock = threading.Lock()
 
@@ -62,40 +66,45 @@ class Parser:
         """The text of the file at `path`, which its owner calls `name`; its sections stand in a file without a name.
 
         Raises DocumentError for whatever keeps it from being indexed, bounds included; the message says what to do.
+        UnavailableError when text recognition does not answer.
         """
-        with self._lock:
-            try:
-                return self._parsed(path, name)
-            except _KilledError:
-                # Which does not say whether the document was why: once more, in a new child.
-                return self._parsed_at_last(path, name)
+        outcome, sections = self._run(path, name)
+        read = Parsed(outcome["media_type"], sections, outcome["title"], tuple(outcome["pages_without_text"]))
+        return recognition.completed(read, self._scans, lambda page: self._run(path, name, page)[1].data)
 
     def close(self) -> None:
         """End the helper process and remove its directory; the next `parse` starts another."""
         with self._lock:
             self._drop_helper()
 
-    def _parsed_at_last(self, path: Path, name: str) -> Parsed:
+    def _run(self, path: Path, name: str, page: int | None = None) -> tuple[dict[str, Any], _Sections]:
+        with self._lock:
+            try:
+                return self._run_once(path, name, page)
+            except _KilledError:
+                # Which does not say whether the document was why: once more, in a new child.
+                return self._run_at_last(path, name, page)
+
+    def _run_at_last(self, path: Path, name: str, page: int | None) -> tuple[dict[str, Any], _Sections]:
         try:
-            return self._parsed(path, name)
+            return self._run_once(path, name, page)
         except _KilledError as error:
             raise error.verdict from error
 
-    def _parsed(self, path: Path, name: str) -> Parsed:
+    def _run_once(self, path: Path, name: str, page: int | None) -> tuple[dict[str, Any], _Sections]:
         if self._helper is None:
             confinement.hide_memory()
             self._helper = _Helper()
         sections = _Sections()
         with path.open("rb") as document:
             try:
-                result, ending = self._helper.run(
-                    document.fileno(), sections.descriptor, name, self._bounds, self._limits
-                )
+                request = {"name": name, "page": page, "limits": asdict(self._limits)}
+                result, ending = self._helper.run(document.fileno(), sections.descriptor, request, self._bounds)
             except (OSError, ValueError) as error:
                 self._drop_helper()
                 verdict = DocumentError("INTERNAL", "The parser ended twice while reading this document.")
                 raise _KilledError(verdict) from error
-        return _interpreted(result, ending, sections)
+        return _interpreted(result, ending), sections
 
     def _drop_helper(self) -> None:
         if self._helper is not None:
@@ -131,18 +140,18 @@ class _Helper:
         self.stop = weakref.finalize(self, _stop, process, self._channel, directory)
 
     def run(
-        self, document: int, sections: int, name: str, bounds: Bounds, limits: Limits
+        self, document: int, sections: int, request: dict[str, Any], bounds: Bounds
     ) -> tuple[bytes, dict[str, Any]]:
         """The result's bytes and how the child ended; OSError or ValueError when the helper itself is gone."""
         deadline = time.monotonic() + bounds.wall_seconds + _GRACE_SECONDS
-        request = json.dumps({"name": name, "bounds": asdict(bounds), "limits": asdict(limits)}).encode()
+        message = json.dumps({**request, "bounds": asdict(bounds)}).encode()
         incoming, outgoing = os.pipe()
         try:
             try:
-                socket.send_fds(self._channel, [request], [document, sections, outgoing])
+                socket.send_fds(self._channel, [message], [document, sections, outgoing])
             finally:
                 os.close(outgoing)
-            result = _read_all(incoming, deadline, _MESSAGE_BYTES)
+            result = _read_all(incoming, deadline, _RESULT_BYTES)
         finally:
             os.close(incoming)
         self._channel.settimeout(max(0.1, deadline - time.monotonic()))
@@ -150,19 +159,28 @@ class _Helper:
 
 
 class _Sections:
-    """What the child wrote, a section a line; the file is gone with it, or with this process."""
+    """What the child wrote, a section a line, or a picture; the file is gone with it, or with this process."""
 
     def __init__(self) -> None:
         with tempfile.TemporaryFile(prefix="rag-") as file:
             self.descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self.descriptor)
 
+    @property
+    def data(self) -> bytes:
+        return b"".join(self._pieces())
+
     def __iter__(self) -> Iterator[Section]:
-        place, rest = 0, b""
-        while data := os.pread(self.descriptor, _READ_BYTES, place):
-            place += len(data)
+        rest = b""
+        for data in self._pieces():
             *lines, rest = (rest + data).split(b"\n")
             yield from (Section(*json.loads(line)) for line in lines)
+
+    def _pieces(self) -> Iterator[bytes]:
+        place = 0
+        while data := os.pread(self.descriptor, _READ_BYTES, place):
+            place += len(data)
+            yield data
 
 
 def _environment(directory: str) -> dict[str, str]:
@@ -197,18 +215,18 @@ def _read_all(descriptor: int, deadline: float, limit: int) -> bytes:
     raise TimeoutError("The parser's helper process did not answer in time.")
 
 
-def _interpreted(result: bytes, ending: dict[str, Any], sections: _Sections) -> Parsed:
+def _interpreted(result: bytes, ending: dict[str, Any]) -> dict[str, Any]:
     if ending["timed_out"]:
         raise DocumentError("PARSE_TIMEOUT", "Reading the document took longer than is allowed.")
     if ending["exit"] != 0:
         raise _ended(-ending["exit"], ending["peak_mebibytes"])
     try:
-        outcome = json.loads(result)
+        outcome: dict[str, Any] = json.loads(result)
     except ValueError as error:
         raise DocumentError("INTERNAL", "The parser gave no readable result for this document.") from error
     if "error" in outcome:
         raise DocumentError(*outcome["error"])
-    return Parsed(outcome["media_type"], sections, outcome["title"])
+    return outcome
 
 
 def _ended(signal_number: int, peak_mebibytes: int) -> Exception:

@@ -2,7 +2,8 @@
 
 Run by `rag.parser` as `python -m rag.parser_child FD`, where FD is its end of a socket pair. A request is one JSON
 message that carries three descriptors: the document to read, the file for its sections (JSON lines) and the pipe for
-the result; the answer is one JSON message that says how the child ended. It ends itself, and removes its working
+the result; the answer is one JSON message that says how the child ended. A request for a page is for its picture
+instead, which then is all that the file for sections holds. It ends itself, and removes its working
 directory, when the socket closes.
 """
 
@@ -19,12 +20,13 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rag import confinement, parsing
 from rag.confinement import Bounds
 from rag.errors import DocumentError
 from rag.limits import Limits
+from rag.types import Parsed
 
 _MESSAGE_BYTES = 16 * 1024
 _TITLE_CHARACTERS = 1000
@@ -56,7 +58,7 @@ def _served(request: dict[str, Any], descriptors: list[int], channel: socket.soc
     child = os.fork()
     if child == 0:
         channel.close()
-        _parse_and_exit(descriptors, request["name"], bounds, Limits(**request["limits"]))
+        _parse_and_exit(descriptors, request, bounds)
     for descriptor in (*descriptors, held_by_child):
         os.close(descriptor)
     # Readable means ended: the child's end of the pipe has closed, or nobody is left to wait for the result.
@@ -75,25 +77,25 @@ def _reaped(child: int) -> dict[str, Any]:
     return {"exit": os.waitstatus_to_exitcode(status), "peak_mebibytes": usage.ru_maxrss // 1024}
 
 
-def _parse_and_exit(descriptors: list[int], name: str, bounds: Bounds, limits: Limits) -> None:
+def _parse_and_exit(descriptors: list[int], request: dict[str, Any], bounds: Bounds) -> None:
     document, sections, result = descriptors
     try:
         os.setpgid(0, 0)
         confinement.confine(bounds)
-        os.write(result, _outcome(document, sections, name, limits))
+        os.write(result, _outcome(document, sections, request))
     except MemoryError:
         os.write(result, _OUT_OF_MEMORY)
     finally:
         os._exit(0)
 
 
-def _outcome(document: int, sections: int, name: str, limits: Limits) -> bytes:
+def _outcome(document: int, sections: int, request: dict[str, Any]) -> bytes:
     try:
         with os.fdopen(document, "rb") as file, os.fdopen(sections, "wb") as written:
-            parsed = parsing.read(file, name, limits)
-            for section in parsed.sections:
-                line = json.dumps([section.text, section.page, section.heading, section.rows], ensure_ascii=False)
-                written.write(line.encode() + b"\n")
+            if request["page"]:
+                written.write(parsing.picture(f"/proc/self/fd/{document}", request["page"]))
+                return b"{}"
+            return _parsed(parsing.read(file, request["name"], Limits(**request["limits"])), written)
     except DocumentError as error:
         return _failure(error.code, str(error))
     except OSError as error:
@@ -104,8 +106,18 @@ def _outcome(document: int, sections: int, name: str, limits: Limits) -> bytes:
         raise
     except BaseException as error:  # noqa: BLE001 - a panic in native code is no Exception; whatever it is ends here
         return _unforeseen(error)
+
+
+def _parsed(parsed: Parsed, written: BinaryIO) -> bytes:
+    empty = []
+    for section in parsed.sections:
+        if section.text:
+            line = json.dumps([section.text, section.page, section.heading, section.rows], ensure_ascii=False)
+            written.write(line.encode() + b"\n")
+        else:
+            empty.append(section.page)
     title = parsed.title and parsed.title[:_TITLE_CHARACTERS]
-    return json.dumps({"media_type": parsed.media_type, "title": title}).encode()
+    return json.dumps({"media_type": parsed.media_type, "title": title, "pages_without_text": empty}).encode()
 
 
 def _unforeseen(error: BaseException) -> bytes:

@@ -84,6 +84,12 @@ class Settings(BaseModel):
     max_document_chunks: int = Field(2_000_000, ge=1, description="More passages are refused as TOO_MANY_CHUNKS.")
     held_chunks: int = Field(2000, ge=1, description="A document of more is staged in the database, not in memory.")
     max_continuations: int = Field(200, ge=0, description="Runs that a large document may go on in after its first.")
+    ocr: Literal["off", "textract", "tesseract"] = Field(
+        "off", description="Who reads pages without text: off (nobody), textract (AWS), tesseract (where installed)."
+    )
+    ocr_pages: int = Field(300, ge=1, le=3000, description="Pages of a document that are read so, at most.")
+    ocr_seconds: float = Field(240, gt=0, le=400, description="Time to read them in; the rest is named in a warning.")
+    ocr_languages: str = Field("eng", pattern=r"^\w+(\+\w+)*$", description="Tesseract's languages, such as eng+deu.")
     max_receives: int = Field(5, ge=1, description="Deliveries of a queue message, as its redrive policy says.")
     visibility_seconds: int = Field(
         3660, ge=1, description="How long the queue of the bucket's events hides a message; for reconcile only."

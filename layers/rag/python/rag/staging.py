@@ -161,7 +161,9 @@ class Large:
         if self.worked and self.deadline.remaining() < RESERVE_SECONDS + SECONDS_PER_CHUNK * staged.chunk_count:
             msg = f"time is short: all {staged.chunk_count:,} passages are embedded and kept"
             raise OutOfTimeError(msg, version_id=self.version.version_id, progress=staged.progress)
-        content = DocumentContent(self.version, staged.content_hash, staged.media_type, staged.title)
+        content = DocumentContent(
+            self.version, staged.content_hash, staged.media_type, staged.title, warnings=tuple(staged.warnings)
+        )
         return self.staging.publish(
             self.location,
             self.collection,

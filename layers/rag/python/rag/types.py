@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -57,6 +57,8 @@ class Parsed:
     media_type: str
     sections: Iterable[Section]
     title: str | None = None
+    pages_without_text: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,7 @@ class Staged:
     media_type: str | None = None
     title: str | None = None
     last_hash: bytes | None = None
+    warnings: Sequence[str] = ()
 
     @property
     def progress(self) -> int:
@@ -234,6 +237,7 @@ class DocumentContent:
     media_type: str | None = None
     title: str | None = None
     chunks: Iterable[IndexedChunk] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +388,7 @@ class Document:
     updated_at: datetime
     metadata: Metadata = field(default_factory=dict)
     metadata_error: str | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rag.metering import Metered
     from rag.parser import Parser
     from rag.queue import Queue
+    from rag.recognition import Recognizer
     from rag.reranking import Listwise
     from rag.settings import Settings
     from rag.store.access import KeyStore, TenantStore
@@ -298,6 +299,7 @@ def erasure_store() -> ErasureStore:
 def parser() -> Parser:
     from rag.limits import MEBIBYTE, Limits  # noqa: PLC0415
     from rag.parser import Parser  # noqa: PLC0415
+    from rag.recognition import Scans  # noqa: PLC0415
 
     limits = Limits(
         characters=settings().max_document_characters,
@@ -307,7 +309,24 @@ def parser() -> Parser:
         compression_ratio=settings().max_compression_ratio,
         nesting_depth=settings().max_nesting_depth,
     )
-    return Parser(wall_seconds=settings().parse_seconds, memory_mebibytes=settings().parse_memory_mib, limits=limits)
+    return Parser(
+        wall_seconds=settings().parse_seconds,
+        memory_mebibytes=settings().parse_memory_mib,
+        limits=limits,
+        scans=Scans(_recognizer(), settings().ocr_pages, settings().ocr_seconds),
+    )
+
+
+def _recognizer() -> Recognizer | None:
+    """Who reads pages without text; nobody where Tesseract is asked for and not installed."""
+    from rag import tesseract  # noqa: PLC0415
+
+    if settings().ocr == "textract":
+        from rag.textract import Textract  # noqa: PLC0415
+
+        return Textract()
+    program = tesseract.program() if settings().ocr == "tesseract" else None
+    return tesseract.Tesseract(program, settings().ocr_languages) if program else None
 
 
 @cache

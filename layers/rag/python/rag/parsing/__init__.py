@@ -47,15 +47,17 @@ _PICTURES_ONLY = "No text was found in the document; if it is scanned, run text 
 def parse(data: bytes, name: str, limits: Limits = limiting.USUAL) -> Parsed:
     """The clean text of a file, as `read` reads it, all of it in memory."""
     parsed = read(io.BytesIO(data), name, limits)
-    return replace(parsed, sections=tuple(parsed.sections))
+    sections = tuple(parsed.sections)
+    pages = tuple(section.page for section in sections if section.page is not None and not section.text)
+    return replace(parsed, sections=tuple(section for section in sections if section.text), pages_without_text=pages)
 
 
 def read(file: BinaryIO, name: str, limits: Limits = limiting.USUAL) -> Parsed:
     """The clean text of a file, in sections; `name` only tells plain-text formats apart.
 
     Sections, of about a megabyte at most, are read once and as they are gone through: a large file of text is never
-    whole in memory. DocumentError, then or before, says why to the file's owner: EMPTY, NO_TEXT, ENCRYPTED, CORRUPT,
-    UNSUPPORTED or a limit's code.
+    whole in memory. A page of a PDF that has no text is an empty section. DocumentError, then or before, says why to
+    the file's owner: EMPTY, NO_TEXT, ENCRYPTED, CORRUPT, UNSUPPORTED or a limit's code.
     """
     media_type = streaming.media_type(file, name, limits)
     if media_type is None:
@@ -65,6 +67,11 @@ def read(file: BinaryIO, name: str, limits: Limits = limiting.USUAL) -> Parsed:
         title, sections = None, streaming.sections(file, media_type)
     pieces = (piece for section in sections for piece in _pieces(_cleaned(section)))
     return Parsed(media_type, _checked(pieces, media_type, limits), cleaning.clean_line(title))
+
+
+def picture(path: str, page: int) -> bytes:
+    """A page of a PDF (1-based) as PNG; CORRUPT where it cannot be drawn."""
+    return extraction.picture(path, page)
 
 
 def _read_whole(data: bytes, name: str, limits: Limits) -> tuple[str, str | None, Iterable[Section]]:
@@ -92,14 +99,18 @@ def _pieces(section: Section) -> Iterator[Section]:
 
 
 def _checked(sections: Iterable[Section], media_type: str, limits: Limits) -> Iterator[Section]:
-    characters, words = 0, False
+    characters, words, empty_pages = 0, False, False
     for section in sections:
         characters += len(section.text)
         limiting.refuse_text(characters, limits)
-        words = words or _WORD.search(section.text) is not None
-        if section.text:
+        worded = _WORD.search(section.text) is not None
+        words = words or worded
+        if media_type == sniffing.PDF and not worded:
+            empty_pages = True
+            yield replace(section, text="")
+        elif section.text:
             yield section
-    if not words:
+    if not words and not empty_pages:
         if media_type.startswith("text/"):
             raise DocumentError("EMPTY", "The file holds no words.")
         raise DocumentError("NO_TEXT", _PICTURES_ONLY)

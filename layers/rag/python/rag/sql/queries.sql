@@ -95,7 +95,7 @@ with scored as (
 -- documents --
 -- A page of documents in the order of collection and key; the cursor is the last one seen.
 select d.id, c.name, d.key, d.status, d.title, d.media_type, d.version_id, d.size, d.chunk_count,
-  d.error_code, d.error_message, d.created_at, d.updated_at, d.metadata, d.metadata_error
+  d.error_code, d.error_message, d.created_at, d.updated_at, d.metadata, d.metadata_error, d.warnings
 from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
 where d.tenant_id = %(tenant)s
   and (%(collection)s::text is null or c.name = %(collection)s::text)
@@ -108,7 +108,7 @@ limit %(limit)s
 
 -- document --
 select d.id, c.name, d.key, d.status, d.title, d.media_type, d.version_id, d.size, d.chunk_count,
-  d.error_code, d.error_message, d.created_at, d.updated_at, d.metadata, d.metadata_error
+  d.error_code, d.error_message, d.created_at, d.updated_at, d.metadata, d.metadata_error, d.warnings
 from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
 where d.tenant_id = %(tenant)s and d.id = %(document)s
 
@@ -263,16 +263,17 @@ with gone as (
 ), finished as (
   insert into documents as d (
     tenant_id, id, collection_id, key, status, version_id, content_hash, size, media_type, title, chunk_count, error_code, error_message,
-    metadata, metadata_error
+    metadata, metadata_error, warnings
   ) values (
     %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(content_hash)s, %(size)s, %(media_type)s, %(title)s,
-    %(chunk_count)s, %(error_code)s, %(error_message)s, coalesce(%(metadata)s::jsonb, '{}'), %(metadata_error)s
+    %(chunk_count)s, %(error_code)s, %(error_message)s, coalesce(%(metadata)s::jsonb, '{}'), %(metadata_error)s, %(warnings)s::text[]
   )
   on conflict (tenant_id, id) do update set
     status = excluded.status, version_id = excluded.version_id, content_hash = excluded.content_hash, size = excluded.size,
     media_type = excluded.media_type, title = excluded.title, chunk_count = excluded.chunk_count,
     error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now(),
-    metadata = coalesce(%(metadata)s::jsonb, d.metadata), metadata_error = excluded.metadata_error, leased_until = null
+    metadata = coalesce(%(metadata)s::jsonb, d.metadata), metadata_error = excluded.metadata_error, warnings = excluded.warnings,
+    leased_until = null
 )
 {counted}
 
@@ -332,7 +333,7 @@ where tenant_id = %(tenant)s and document_id = %(document)s and version_id = %(v
 select chunk_count, complete, embedded_through, embedded_count, content_hash, media_type, title, (
     select c.content_hash from pending_chunks c
     where c.tenant_id = p.tenant_id and c.document_id = p.document_id and c.position = p.chunk_count - 1
-  )
+  ), warnings
 from pending_documents p where tenant_id = %(tenant)s and document_id = %(document)s and version_id = %(version)s
 
 -- drop_pending --
@@ -377,7 +378,8 @@ with reused as (
   )
   on conflict do nothing
 )
-update pending_documents set complete = true, content_hash = %(content_hash)s, media_type = %(media_type)s, title = %(title)s
+update pending_documents set complete = true, content_hash = %(content_hash)s, media_type = %(media_type)s, title = %(title)s,
+  warnings = %(warnings)s::text[]
 where tenant_id = %(tenant)s and document_id = %(document)s
 
 -- unembedded_chunks --

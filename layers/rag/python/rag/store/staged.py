@@ -84,6 +84,7 @@ class StagingStore:
                 content_hash=content.content_hash,
                 media_type=content.media_type,
                 title=content.title,
+                warnings=list(content.warnings),
             )
 
         return self._while_staged(location, content.version, work)

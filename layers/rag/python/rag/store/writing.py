@@ -75,6 +75,7 @@ def finish(
         size=content.version.size,
         media_type=content.media_type,
         title=content.title,
+        warnings=list(content.warnings),
         chunk_count=ingestion.chunk_count,
         error_code=ingestion.error_code,
         error_message=ingestion.error_message,
