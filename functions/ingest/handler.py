@@ -8,6 +8,7 @@ import gc
 gc.disable()
 
 import uuid
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
@@ -71,12 +72,11 @@ def build_edges() -> None:
 
 
 def announce(event: JSON) -> None:
-    """Make the documents that wait behind the first one of this batch visible as uploaded."""
+    """Make the documents that wait behind the first ones of this batch visible as uploaded."""
     try:
-        for record in event["Records"][1:]:
-            for location, sidecar in documents_of(record["body"]):
-                if not sidecar:
-                    ingestion.announce(location, store=wiring.index_store())
+        waiting = event["Records"][wiring.settings().ingest_threads :]
+        places = [location for location, sidecar in documents_in(waiting) if not sidecar]
+        ingestion.announce(places, store=wiring.index_store())
     except Exception as error:  # a courtesy: whatever is wrong is said again when its turn comes
         logger.warning("not announced", exc_info=error)
 
@@ -96,11 +96,13 @@ def tell(event: JSON) -> None:
 
 
 def tenants_of(event: JSON) -> set[uuid.UUID]:
-    found = set()
-    for record in event["Records"]:
-        with suppress(ValueError):  # told when its turn came
-            found |= {document.location.tenant_id for document in documents_of(record["body"])}
-    return found
+    return {document.location.tenant_id for document in documents_in(event["Records"])}
+
+
+def documents_in(records: Iterable[JSON]) -> Iterator[Named]:
+    for record in records:
+        with suppress(ValueError):  # told when its turn comes
+            yield from documents_of(record["body"])
 
 
 def done(record: JSON, context: LambdaContext) -> bool:

@@ -95,7 +95,7 @@ class FakeStore:
     kept: list[int] = field(default_factory=list)
     content: DocumentContent | None = None
     ended: list[Ingestion] = field(default_factory=list)
-    announced: bool = False
+    announced: list[Location] = field(default_factory=list)
     done: str | None = None
     exists: bool = True
     failure: str | None = None
@@ -106,8 +106,8 @@ class FakeStore:
     def collection(self, location: Location, *, create: bool) -> Collection | None:
         return DEFAULT if create or self.exists else None
 
-    def announce(self, location: Location, collection: Collection) -> None:
-        self.announced = True
+    def announce(self, collection: Collection, locations: Sequence[Location]) -> None:
+        self.announced = list(locations)
 
     def begin(
         self,
@@ -527,8 +527,8 @@ def test_a_sidecar_of_a_document_that_is_not_there_or_not_ingested_yet_changes_n
 
 def test_what_waits_is_announced() -> None:
     store = FakeStore()
-    ingestion.announce(HERE, store=store)
-    assert store.announced
+    ingestion.announce([HERE], store=store)
+    assert store.announced == [HERE]
 
 
 def test_equal_runs_give_equal_ids() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 import uuid
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -67,7 +68,7 @@ class Embedder(Protocol):
 
 class Store(Protocol):
     def collection(self, location: Location, *, create: bool) -> Collection | None: ...
-    def announce(self, location: Location, collection: Collection) -> None: ...
+    def announce(self, collection: Collection, locations: Sequence[Location]) -> None: ...
     def begin(
         self,
         location: Location,
@@ -201,11 +202,15 @@ def describe(location: Location, *, bucket: Bucket, store: Store) -> Outcome:
     return _describe(location, collection, version, bucket=bucket, store=store)
 
 
-def announce(location: Location, *, store: Store) -> None:
-    """Make a document visible as uploaded while it waits; nothing happens when it is known."""
-    collection = store.collection(location, create=True)
-    if collection is not None:
-        store.announce(location, collection)
+def announce(locations: Iterable[Location], *, store: Store) -> None:
+    """Make documents visible as uploaded while they wait; nothing happens where they are known."""
+    together: defaultdict[tuple[uuid.UUID, str], list[Location]] = defaultdict(list)
+    for location in locations:
+        together[location.tenant_id, location.collection].append(location)
+    for waiting in together.values():
+        collection = store.collection(waiting[0], create=True)
+        if collection is not None:
+            store.announce(collection, waiting)
 
 
 def give_up(location: Location, reason: str, delivery: Delivery, *, bucket: Bucket, store: Store) -> None:

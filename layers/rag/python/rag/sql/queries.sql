@@ -155,8 +155,11 @@ select pg_advisory_xact_lock(hashtextextended(%(document)s::text, 0))
 select true from documents where tenant_id = %(tenant)s and id = %(document)s
 
 -- announce --
+-- In the order of their ids, so that two batches never wait for each other in a circle.
 insert into documents (tenant_id, id, collection_id, key, status)
-values (%(tenant)s, %(document)s, %(collection)s, %(key)s, 'uploaded')
+select %(tenant)s, id, %(collection)s, key, 'uploaded'
+from unnest(%(documents)s::uuid[], %(keys)s::text[]) as given (id, key)
+order by id
 on conflict do nothing
 
 -- begin_document --

@@ -54,12 +54,15 @@ class IndexStore:
         )
         return self.database.write(location.tenant_id, made) if found is None and create else found
 
-    def announce(self, location: Location, collection: Collection) -> None:
-        """Make a document visible that waits for its turn."""
+    def announce(self, collection: Collection, locations: Sequence[Location]) -> None:
+        """Make documents of a collection visible that wait for their turn."""
         self.database.write(
-            location.tenant_id,
+            locations[0].tenant_id,
             lambda transaction: transaction.last_rows(
-                "announce", document=location.document_id, collection=collection.id, key=location.key
+                "announce",
+                collection=collection.id,
+                documents=[location.document_id for location in locations],
+                keys=[location.key for location in locations],
             ),
         )
 
