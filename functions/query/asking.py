@@ -150,6 +150,7 @@ def _question(who: Caller, text: str, body: questions.Options, top_k: int) -> se
         top_k=top_k,
         stages=body.stages(wiring.settings()),
         why_not=body.why_not,
+        explained=body.explained,
     )
 
 

@@ -86,11 +86,11 @@ class Function:
                 "default",
                 embedding=vector,
                 lexemes=asked.lexemes,
-                weigh=asked.weigh,
                 rank=lambda candidates, _: ranking.fuse(candidates, mode="hybrid")[:10],
                 mode="hybrid",
                 filters=Filters(),
                 depth=ranking.CANDIDATES_PER_LEG,
+                shown=18,
             )
         return executed
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from functions.query import filters
 from rag.migrations import ensure_space
 from rag.store.access import TenantStore
-from rag.store.database import Database, Transaction
-from rag.store.filters import parameters
+from rag.store.database import Database
+from rag.store.filters import parameter
 from rag.types import EmbeddingSpace
 
 SPACE = EmbeddingSpace("test-model", 4)
@@ -144,7 +144,7 @@ class Collection:
         admin = Database(database.url("rag_admin"), lambda: database.passwords["rag_admin"])
         self.tenant, _ = TenantStore(admin, SPACE).create("first")
         admin.close()
-        self.reader = Database(database.url("rag_query"), lambda: database.passwords["rag_query"])
+        self.reader = psycopg.connect(database.dsn("rag_query"), autocommit=True)
         self.superuser = psycopg.connect(database.superuser_dsn(), autocommit=True)
         [(self.id,)] = self.superuser.execute("select id from collections").fetchall()
 
@@ -158,13 +158,12 @@ class Collection:
             )
 
     def found(self, given: dict[str, Any]) -> set[uuid.UUID]:
-        def work(transaction: Transaction) -> list[Any]:
-            wanted = parameters(filters.read(given))
-            return transaction.rows("filtered_chunks", collection=self.id, most=10**9, **{**wanted, "filtered": True})
-
-        [(count, ids)] = self.reader.read(self.tenant, work)
-        assert count == len(ids or [])
-        return set(ids or [])
+        with self.reader.transaction():
+            self.reader.execute("select set_config('app.tenant', %s, true)", [str(self.tenant)])
+            wanted = parameter(filters.read(given)) or "{}"
+            rows = self.reader.execute("select id from filtered_documents(%s, %s::jsonb)", [self.id, wanted]).fetchall()
+        assert len({identity for (identity,) in rows}) == len(rows)
+        return {identity for (identity,) in rows}
 
 
 @pytest.fixture

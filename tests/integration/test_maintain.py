@@ -299,3 +299,18 @@ def test_expired_conversations_of_every_tenant_go(deployment: Deployment) -> Non
     run(deployment)
     assert superuser(deployment, "select count(*), count(distinct tenant_id) from conversations") == [(2, 2)]
     assert superuser(deployment, "select count(*) from messages") == [(4,)]
+
+
+def test_each_indexed_collection_has_a_function_and_no_other_has(large: Deployment) -> None:
+    functions = "select proname from pg_proc where proname like 'nearest\\_of\\_%'"
+    maintain(large)
+    [(name,)] = superuser(large, functions)
+    superuser(large, f"drop function {name}")
+    before = hits(large, QUESTIONS[0])
+    assert {name for name, count in scans(large).items() if count} == set()  # searched exactly, not in vain
+    assert maintain(large) == {}
+    assert superuser(large, functions) == [(name,)]
+    assert hits(large, QUESTIONS[0]) == before
+    assert scans(large)["embeddings_of_"]
+    maintain(large, threshold=1000)
+    assert superuser(large, functions) == []

@@ -76,18 +76,16 @@ class World:
 
     def find(self, text: str, *, tenant: uuid.UUID | None = None, mode: Any = "hybrid", **filters: Any) -> list[Hit]:
         counts = lexical.ask(text, "english")
-        hits, _ = self.search.search(
+        return self.search.search(
             tenant or self.tenant,
             "default",
             embedding=vector(text),
-            lexemes=lambda _: list(counts),
-            weigh=lambda frequencies, chunk_count: lexical.question(counts, frequencies, chunk_count),
+            lexemes=lambda _: counts,
             rank=lambda candidates, _: ranking.fuse(candidates, mode=mode),
             mode=mode,
             filters=read(filters),
             depth=100,
-        )
-        return hits
+        ).hits
 
     def superuser(self, query: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.database.superuser_dsn()) as connection:

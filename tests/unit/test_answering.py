@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from rag import answering, prompting, searching
+from rag import answering, lexical, prompting, searching
 from rag.answering import MODEL_DOWN, Limits
 from rag.deadline import Deadline
 from rag.errors import NotFoundError, UnavailableError
 from rag.searching import Question
-from rag.types import JSON, Answer, Candidate, Completion, Condition, Filters, Hit, Mode, Style, Vector
+from rag.types import JSON, Answer, Candidate, Completion, Condition, Filters, Hit, Mode, Retrieved, Style, Vector
 
 TENANT = uuid.UUID(int=7)
 PASSAGES = ("Refunds are paid within nine working days.", "Parcels arrive after three days by rail.")
@@ -125,17 +125,19 @@ class FakeStore:
         collection: str,
         *,
         embedding: Vector | None,
-        lexemes: Callable[[str], Sequence[int]],
-        weigh: Callable[[Mapping[int, int], int], Mapping[int, float]],
+        lexemes: Callable[[str], Mapping[int, int]],
         rank: Callable[[Sequence[Candidate], Any], Sequence[tuple[Candidate, float]]],
         mode: Mode,
         filters: Filters,
         depth: int,
+        shown: int | None,
         reads_more: bool,
-    ) -> tuple[list[Hit], str]:
+    ) -> Retrieved:
         if collection == "absent":
             raise NotFoundError("there is no collection 'absent'")
-        weights = weigh(dict.fromkeys(lexemes("english"), 1), len(self.passages))
+        counts = lexemes("english")
+        frequencies = dict.fromkeys(counts, 1)
+        weights = lexical.question(counts, frequencies, len(self.passages))
         self.seen = {"tenant": tenant_id, "embedding": embedding, "mode": mode, "filters": filters, "weights": weights}
         bm25 = self.met * sum(weights.values())
         found = {uuid.UUID(int=n + 1): passage for n, passage in enumerate(self.passages)}
@@ -143,7 +145,8 @@ class FakeStore:
             Candidate(chunk, TENANT, chunk.bytes, self.cosine - n / 10, bm25) for n, chunk in enumerate(found)
         ]
         ranked = rank(candidates, self)
-        return [hit(candidate, score, found[candidate.chunk_id]) for candidate, score in ranked], "english"
+        hits = [hit(candidate, score, found[candidate.chunk_id]) for candidate, score in ranked]
+        return Retrieved(hits, "english", frequencies, len(self.passages))
 
 
 def hit(candidate: Candidate, score: float, content: str) -> Hit:

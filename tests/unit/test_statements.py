@@ -6,10 +6,10 @@ from rag.store.statements import statements
 
 
 def test_a_text_that_several_statements_share_stands_whole_in_each_and_is_none_itself() -> None:
-    assert "wanted" not in statements()
-    using = {name for name, sql in statements().items() if "%(filtered)s and tenant_id" in sql}
-    assert using == {"filtered_chunks", "filtered_candidates", "whereabouts"}
+    assert "counted" not in statements()
+    using = {name for name, sql in statements().items() if "from gone, unnest(lexemes)" in sql}
+    assert using == {"delete_chunks", "finish_document"}
 
 
 def test_nothing_but_sql_is_sent() -> None:
-    assert [name for name, sql in statements().items() if "--" in sql or "{w" in sql] == []
+    assert [name for name, sql in statements().items() if "--" in sql or "{c" in sql] == []

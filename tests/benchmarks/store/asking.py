@@ -39,19 +39,18 @@ class Asking:
         """As `searching.search` does once it has the vector."""
         wanted = searching.Question(tenant, question.text, mode=mode, filters=FILTER if filtered else Filters())
         asked, selection = searching.Asked(question.text), searching.Selection(wanted, mode)
-        hits, _ = self._store.search(
+        return self._store.search(
             tenant,
             wanted.collection,
             embedding=array("f", question.vector.tobytes()) if mode != "lexical" else None,
             lexemes=asked.lexemes,
-            weigh=asked.weigh,
             rank=selection.rank,
             mode=mode,
             filters=wanted.filters,
             depth=selection.depth,
+            shown=selection.shown,
             reads_more=selection.reads_more,
-        )
-        return hits
+        ).hits
 
 
 @dataclass(slots=True)

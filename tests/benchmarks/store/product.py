@@ -83,19 +83,18 @@ class Product:
         filters = _FILTERS if kind.endswith("%") else Filters()
         wanted = searching.Question(self._tenant, question.text, mode=_MODES[kind], filters=filters)
         asked, selection = searching.Asked(question.text), searching.Selection(wanted, wanted.mode)
-        hits, _ = self._search.search(
+        return self._search.search(
             self._tenant,
             wanted.collection,
             embedding=array("f", question.vector.tobytes()),
             lexemes=asked.lexemes,
-            weigh=asked.weigh,
             rank=selection.rank,
             mode=wanted.mode,
             filters=filters,
             depth=selection.depth,
+            shown=selection.shown,
             reads_more=selection.reads_more,
-        )
-        return hits
+        ).hits
 
     def numbers(self, answer: Any) -> Sequence[int]:
         return [int(hit.key) * CHUNKS_PER_DOCUMENT + hit.position for hit in answer]

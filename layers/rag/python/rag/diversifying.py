@@ -29,6 +29,8 @@ def repeats_last(ranked: Ranked, keys: Mapping[uuid.UUID, str]) -> list[tuple[Ca
     nobody sees.
     """
     ordered = list(ranked)
+    if not _repeated(ranked):
+        return ordered
     if keys:
         for places in _equals(ranked):
             by_key = sorted(places, key=lambda place: keys.get(ranked[place][0].document_id, ""))
@@ -39,8 +41,15 @@ def repeats_last(ranked: Ranked, keys: Mapping[uuid.UUID, str]) -> list[tuple[Ca
     return [*first.values(), *repeats]
 
 
+def _repeated(ranked: Ranked) -> bool:
+    """Whether any text is there twice: seldom, and what follows then costs ten times as much."""
+    return len({candidate.content_hash for candidate, _ in ranked}) < len(ranked)
+
+
 def _equals(ranked: Ranked) -> list[list[int]]:
     """The places of chunks of several documents that have one text and one score, together."""
+    if not _repeated(ranked):
+        return []
     groups: dict[tuple[bytes, float], list[int]] = {}
     for place, (candidate, score) in enumerate(ranked):
         groups.setdefault((candidate.content_hash, score), []).append(place)

@@ -48,15 +48,16 @@ def fuse(
     so that a longer list begins like a shorter one.
     """
     score = _scoring(mode, candidates)
-    scored = _sorted((candidate, score(candidate)) for candidate in candidates)
+    scored = [(candidate, score(candidate)) for candidate in candidates]
     if mode != "hybrid":
-        return scored
-    near = _near(candidates) if depth > CANDIDATES_PER_LEG else None
-    head = [pair for pair in scored if near is None or pair[0].chunk_id in near]
-    fused = _sorted(_seconded(head))
+        return _sorted(scored)
+    if depth <= CANDIDATES_PER_LEG:
+        return _sorted(_seconded(scored))
+    near = _near(candidates)
+    fused = _sorted(_seconded([pair for pair in scored if pair[0].chunk_id in near]))
     last = fused[-1][1] if fused else 0.0
-    behind = [(candidate, min(score, last)) for candidate, score in scored if near and candidate.chunk_id not in near]
-    return [*fused, *behind]
+    behind = _sorted([pair for pair in scored if pair[0].chunk_id not in near])
+    return [*fused, *((candidate, min(score, last)) for candidate, score in behind)]
 
 
 def reciprocal(
@@ -135,21 +136,17 @@ def _scoring(mode: Mode, candidates: Sequence[Candidate]) -> Callable[[Candidate
 
 def _seconded(scored: Sequence[tuple[Candidate, float]]) -> Iterator[tuple[Candidate, float]]:
     # By their numbers: to hash an id is a call of Python, and there are hundreds.
-    second: dict[int, float | None] = {}
+    scores: dict[int, list[float]] = {}
     for candidate, score in scored:
-        document = candidate.document_id.int
-        if document not in second:
-            second[document] = None
-        elif second[document] is None:
-            second[document] = score
+        scores.setdefault(candidate.document_id.int, []).append(score)
+    seconding = {document: sorted(those)[-2] if len(those) > 1 else 0.0 for document, those in scores.items()}
     for candidate, score in scored:
-        seconding = second[candidate.document_id.int] or 0.0
-        yield candidate, (score + _SECOND_COUNTS * seconding) / (1 + _SECOND_COUNTS)
+        yield candidate, (score + _SECOND_COUNTS * seconding[candidate.document_id.int]) / (1 + _SECOND_COUNTS)
 
 
 def _sorted(scored: Iterable[tuple[Candidate, float]]) -> list[tuple[Candidate, float]]:
     # Tuples that compare as they are: no key is computed for each.
-    ordered = sorted((-score, -one.cosine, -one.bm25, one.chunk_id, one) for one, score in scored)
+    ordered = sorted([(-score, -one.cosine, -one.bm25, one.chunk_id, one) for one, score in scored])
     return [(candidate, -negated) for negated, _, _, _, candidate in ordered]
 
 

@@ -18,9 +18,10 @@ from rag.deadline import Deadline
 from rag.diversifying import MMR_MAX_CANDIDATES, Ranked, cap, diversify, repeats_last, rivals
 from rag.errors import UnavailableError
 from rag.explaining import Trace
-from rag.types import JSON, Candidate, Filters, Fusion, Hit, Mode, Vector, Whereabouts
+from rag.types import JSON, Candidate, Filters, Fusion, Hit, Mode, Retrieved, Vector, Whereabouts
 
 EMBED_SECONDS = 8.0
+_FUSED_ELSEWHERE = 8
 
 
 class Embedder(Protocol):
@@ -51,14 +52,14 @@ class Store(Protocol):
         collection: str,
         *,
         embedding: Vector | None,
-        lexemes: Callable[[str], Sequence[int]],
-        weigh: Callable[[Mapping[int, int], int], Mapping[int, float]],
+        lexemes: Callable[[str], Mapping[int, int]],
         rank: Callable[[Sequence[Candidate], Snapshot], Ranked],
         mode: Mode,
         filters: Filters,
         depth: int,
+        shown: int | None,
         reads_more: bool,
-    ) -> tuple[list[Hit], str]: ...
+    ) -> Retrieved: ...
 
 
 class Reranker(Protocol):
@@ -83,7 +84,10 @@ class Stages:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, of which part of a tenant's documents; `why_not` is a document to be told about."""
+    """What is asked, of which part of a tenant's documents; `why_not` is a document to be told about.
+
+    Every candidate is read where what became of each is `explained`.
+    """
 
     tenant_id: uuid.UUID
     text: str
@@ -93,6 +97,7 @@ class Question:
     top_k: int = 10
     stages: Stages = field(default_factory=Stages)
     why_not: uuid.UUID | None = None
+    explained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +146,16 @@ def search(
 
     asked, selection = Asked(question.text), Selection(question, mode)
     with timings.measure("search"):
-        hits, language = store.search(
+        hits, language, frequencies, chunk_count = store.search(
             question.tenant_id,
             question.collection,
             embedding=embedding,
             lexemes=asked.lexemes,
-            weigh=asked.weigh,
             rank=selection.rank,
             mode=mode,
             filters=question.filters,
             depth=selection.depth,
+            shown=selection.shown,
             reads_more=selection.reads_more,
         )
     reranked = None
@@ -161,24 +166,20 @@ def search(
         except UnavailableError:
             degraded = degraded or "not_reranked"
     found = (hits if reranked is None else reranked)[: question.top_k]
-    return Found(found, language, asked.possible_bm25, degraded, timings.milliseconds, selection.trace, reranked)
+    possible = lexical.possible(asked.counts, frequencies, chunk_count)
+    return Found(found, language, possible, degraded, timings.milliseconds, selection.trace, reranked)
 
 
 class Asked:
-    """A question's lexemes and their weights, as the store finds out language and frequencies."""
+    """A question's lexemes, as the store finds out the language; `counts` are the last."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._counts: Counter[int] = Counter()
-        self.possible_bm25 = 0.0
+        self.counts: Counter[int] = Counter()
 
-    def lexemes(self, language: str) -> list[int]:
-        self._counts = lexical.ask(self._text, language)
-        return list(self._counts)
-
-    def weigh(self, frequencies: Mapping[int, int], chunk_count: int) -> dict[int, float]:
-        self.possible_bm25 = lexical.possible(self._counts, frequencies, chunk_count)
-        return lexical.question(self._counts, frequencies, chunk_count)
+    def lexemes(self, language: str) -> Counter[int]:
+        self.counts = lexical.ask(self._text, language)
+        return self.counts
 
 
 class Selection:
@@ -188,6 +189,7 @@ class Selection:
         self._question = question
         self._mode = mode
         self.depth = _depth(question, mode)
+        self.shown = _shown(question, mode)
         self.reads_more = question.stages.diversity > 0 or question.why_not is not None
         self.trace = Trace(mode, question.stages.fusion, (), (), (), self.depth, 0)
 
@@ -239,6 +241,17 @@ def _depth(question: Question, mode: Mode) -> int:
     if mode != "hybrid" and not chosen:
         return 2 * question.top_k
     return max(ranking.CANDIDATES_PER_LEG, question.top_k)
+
+
+def _shown(question: Question, mode: Mode) -> int | None:
+    """Of how many candidates the passages are read at once; of all where a stage chooses, or is to be explained.
+
+    Fused, a chunk stands some places elsewhere than its scores alone would put it.
+    """
+    stages = question.stages
+    if stages.per_document or stages.diversity or stages.rerank or stages.fusion == "rrf" or question.explained:
+        return None
+    return question.top_k + (_FUSED_ELSEWHERE if mode == "hybrid" else 0)
 
 
 class Stopwatch:

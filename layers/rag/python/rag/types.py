@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -499,6 +499,15 @@ class Hit:
     score: float
     cosine: float
     bm25: float
+
+
+class Retrieved(NamedTuple):
+    """Hits, best first, the collection's language, and in how many of its chunks each lexeme of the question stands."""
+
+    hits: list[Hit]
+    language: str
+    frequencies: Mapping[int, int]
+    chunk_count: int
 
 
 @dataclass(frozen=True, slots=True)

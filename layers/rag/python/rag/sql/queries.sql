@@ -1,5 +1,5 @@
 -- Every statement that the product runs, by name. Read by rag.store.statements; parameters are always bound.
--- `{name}` stands for the text of that name. What a question runs stands in functions (sql/migrations/0010), whose plans a session keeps.
+-- `{name}` stands for the text of that name. What a question runs stands in functions (sql/migrations/0019), whose plans a session keeps.
 
 -- begin_read --
 -- One snapshot for everything a request reads; the tenant is the transaction's own and ends with it.
@@ -13,11 +13,11 @@ select set_config('app.tenant', %(tenant)s::text, true)
 -- collection --
 select * from found_collection(%(name)s)
 
--- searched_collection --
-select * from searched_collection(%(tenant)s, %(name)s, %(lexemes)s::int[])
-
--- dense_search --
-select * from dense_search(%(tenant)s, %(name)s, %(embedding)s::halfvec, %(limit)s)
+-- search --
+select * from search(
+  %(tenant)s, %(name)s, %(language)s, %(embedding)s::vector::halfvec, %(lexemes)s::int[], %(counts)s::int[], %(filters)s::jsonb,
+  %(depth)s::int, %(shown)s::int, %(exact_chunks)s::int, %(budget)s::int, %(alone)s::int, %(ef_search)s::int
+)
 
 -- create_collection --
 -- Nothing happens when it exists; null when the model's embedding space does not.
@@ -34,58 +34,20 @@ from collections c
 where c.tenant_id = %(tenant)s and (%(name)s::text is null or c.name = %(name)s::text)
 order by c.name
 
--- wanted --
--- Part of the statements below: the documents that a filter lets through.
-select id, chunk_count from documents
-where %(filtered)s and tenant_id = %(tenant)s and collection_id = %(collection)s
-  and (%(document_ids)s::uuid[] is null or id = any (%(document_ids)s::uuid[]))
-  and (%(keys)s::text[] is null or key = any (%(keys)s::text[]))
-  and (%(document_id)s::jsonpath is null or jsonb_path_match(to_jsonb(id), %(document_id)s::jsonpath, %(values)s::jsonb))
-  and (%(key)s::jsonpath is null or jsonb_path_match(to_jsonb(key), %(key)s::jsonpath, %(values)s::jsonb))
-  and (%(media_type)s::jsonpath is null
-    or jsonb_path_match(coalesce(to_jsonb(media_type), 'null'), %(media_type)s::jsonpath, %(values)s::jsonb))
-  and (%(title)s::jsonpath is null
-    or jsonb_path_match(coalesce(to_jsonb(title), 'null'), %(title)s::jsonpath, %(values)s::jsonb))
-  and (%(created_at)s::jsonpath is null
-    or jsonb_path_match(to_jsonb(extract(epoch from created_at) * 1000000), %(created_at)s::jsonpath, %(values)s::jsonb))
-  and (%(updated_at)s::jsonpath is null
-    or jsonb_path_match(to_jsonb(extract(epoch from updated_at) * 1000000), %(updated_at)s::jsonpath, %(values)s::jsonb))
-  and (%(metadata)s::jsonpath is null or jsonb_path_match(metadata, %(metadata)s::jsonpath, %(values)s::jsonb))
-
--- filtered_chunks --
--- How many chunks a filter lets through and, where they are few enough to be looked at one by one, of which documents.
-with wanted as ({wanted})
-select coalesce(sum(chunk_count), 0)::bigint, case when sum(chunk_count) <= %(most)s then array_agg(id) end from wanted
-
--- candidates --
-select * from candidates(
-  %(tenant)s, %(collection)s, %(space)s::smallint, %(width)s, %(embedding)s::halfvec,
-  %(alone)s::int[], %(paired)s::int[], %(lexemes)s::int[], %(question)s::sparsevec,
-  %(within)s::uuid[], %(limit)s, %(iterate)s
-)
-
--- filtered_candidates --
-select * from candidates(
-  %(tenant)s, %(collection)s, %(space)s::smallint, %(width)s, %(embedding)s::halfvec,
-  %(alone)s::int[], %(paired)s::int[], %(lexemes)s::int[], %(question)s::sparsevec,
-  array(select id from ({wanted}) as wanted), %(limit)s, true
-)
-
 -- candidate_embeddings --
 select chunk_id, embedding from embeddings
 where tenant_id = %(tenant)s and space_id = %(space)s and chunk_id = any (%(chunks)s::uuid[])
 
 -- whereabouts --
 -- What a search could see of one document: whether it looks there at all, and the document's best chunk in each leg.
-with wanted as ({wanted})
 select d.status, d.error_code, d.collection_id = %(collection)s,
-  not %(filtered)s or d.id in (select id from wanted)
+  %(filters)s::jsonb is null or d.id in (select id from filtered_documents(%(collection)s, %(filters)s::jsonb))
 from documents d where d.tenant_id = %(tenant)s and d.id = %(document)s
 
 -- best_of_document --
 with scored as (
   select c.id, c.document_id, c.content_hash,
-    case when %(dense)s then 1 - (e.embedding <=> %(embedding)s::halfvec) else 0 end as cosine,
+    case when %(dense)s then 1 - (e.embedding <=> %(embedding)s::vector::halfvec) else 0 end as cosine,
     case when %(lexical)s then -(c.lexical <#> %(question)s::sparsevec) else 0 end as bm25
   from chunks c join embeddings e on e.tenant_id = c.tenant_id and e.space_id = %(space)s and e.chunk_id = c.id
   where c.tenant_id = %(tenant)s and c.document_id = %(document)s

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import psycopg
 
@@ -11,55 +11,35 @@ from rag.errors import ConflictError, NotFoundError, UnavailableError
 from rag.store.database import Row, Transaction
 from rag.types import Collection, EmbeddingSpace
 
-if TYPE_CHECKING:
-    from pgvector import HalfVector
-
 DEFAULT_COLLECTION = "default"
 DEFAULT_LANGUAGE = "english"
-
-# Of a collection, in the statements that search one.
-_COLUMNS = 8
 
 
 def find_collection(transaction: Transaction, space: EmbeddingSpace, name: str) -> Collection | None:
     """Return the collection, or None; ConflictError when its vectors are of another model than the deployment's."""
     rows = transaction.first_rows("collection", name=name)
-    return _of_this_deployment(space, *rows[0]) if rows else None
+    return of_this_deployment(space, rows[0]) if rows else None
 
 
 def only_collection(transaction: Transaction, space: EmbeddingSpace, name: str) -> Collection | None:
     """As `find_collection`, in a transaction that does nothing else."""
     rows = transaction.last_rows("collection", name=name)
-    return _of_this_deployment(space, *rows[0]) if rows else None
+    return of_this_deployment(space, rows[0]) if rows else None
 
 
 def searched_collection(
-    transaction: Transaction, space: EmbeddingSpace, name: str, lexemes: Sequence[int]
-) -> tuple[Collection, int, dict[int, int]]:
-    """Return the collection, how many chunks it has, and in how many of them each of the lexemes stands.
-
-    NotFoundError when there is none.
-    """
-    rows = transaction.first_rows("searched_collection", name=name, lexemes=list(lexemes))
+    transaction: Transaction, name: str, **question: object
+) -> tuple[dict[str, Any], Sequence[Row]]:
+    """Return what a search says of the collection and of BM25, and its candidates; NotFoundError when there is none."""
+    rows = transaction.rows("search", binary=True, name=name, **question)
     if not rows:
         raise _absent(name)
-    [(*columns, chunk_count, frequencies)] = rows
-    collection = _of_this_deployment(space, *columns)
-    return collection, chunk_count, dict(zip(lexemes, frequencies, strict=True))
+    [(head, *_), *candidates] = rows
+    return head, candidates
 
 
-def nearest(
-    transaction: Transaction, space: EmbeddingSpace, name: str, embedding: HalfVector, limit: int
-) -> tuple[Collection, list[Row]]:
-    """Return the collection and what a dense search in it finds; NotFoundError when there is none."""
-    rows = transaction.rows("dense_search", binary=True, name=name, embedding=embedding, limit=limit)
-    if not rows:
-        raise _absent(name)
-    collection = _of_this_deployment(space, *rows[0][:_COLUMNS])
-    return collection, [row[_COLUMNS:] for row in rows if row[_COLUMNS] is not None]
-
-
-def _of_this_deployment(space: EmbeddingSpace, *row: Any) -> Collection:
+def of_this_deployment(space: EmbeddingSpace, row: Iterable[Any]) -> Collection:
+    """The collection of a row; ConflictError when its vectors are of another model than the deployment's."""
     *columns, model = row
     collection = Collection(*columns)
     if (model, collection.dimensions) != (space.model, space.dimensions):

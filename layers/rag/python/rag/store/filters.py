@@ -12,23 +12,25 @@ _FIELDS = ("document_id", "key", "media_type", "title", "created_at", "updated_a
 _COMPARISONS = {"eq": "==", "any": "==", "gte": ">=", "gt": ">", "lte": "<=", "lt": "<"}
 
 
-def parameters(filters: Filters) -> dict[str, Any]:
-    """The parameters of the statement `wanted`.
+def parameter(filters: Filters) -> str | None:
+    """What the function `filtered_documents` is to look for, as JSON; None where nothing is asked.
 
     Ids and keys that must be equal are arrays, which indexes serve. All other conditions are jsonpaths: one on each
     field of a document's own, one on its metadata; all of them find their values in `values`.
     """
+    if not filters.any:
+        return None
     values: list[Any] = []
     rest = [one for one in filters.conditions if not _is_equality(one)]
     own = {name: [one for one in rest if one.of_document and one.name == name] for name in _FIELDS}
-    return {
-        "filtered": filters.any,
+    wanted = {
         "document_ids": _equal(filters, "document_id"),
         "keys": _equal(filters, "key"),
         **{name: _path(conditions, values) for name, conditions in own.items()},
         "metadata": _path([one for one in rest if not one.of_document], values),
-        "values": json.dumps({f"v{number}": value for number, value in enumerate(values)}),
+        "values": {f"v{number}": value for number, value in enumerate(values)},
     }
+    return json.dumps({name: value for name, value in wanted.items() if value is not None})
 
 
 def _is_equality(one: Condition) -> bool:

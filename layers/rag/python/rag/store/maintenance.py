@@ -7,7 +7,7 @@ leaves it invalid; the next run drops what is invalid and begins again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -20,6 +20,7 @@ from rag.errors import UnavailableError
 from rag.store.database import Row, log_in
 
 VECTORS, LEXEMES = "embeddings_of_", "chunks_of_"
+NEAREST = "nearest_of_"
 # A collection that shrinks keeps its indexes for a while: at the threshold it would make and drop them in turn.
 KEPT_SHARE = 0.5
 # No index is begun with less time than this left; one that takes longer is finished by the server.
@@ -48,6 +49,29 @@ _LEXEMES = sql.SQL(
     "create index concurrently {name} on chunks using gin (lexemes) with (fastupdate = off) "
     "where collection_id = {collection}"
 )
+# Its plan is kept by a session; planned for each question, it would take longer the more collections have indexes.
+_NEAREST = sql.SQL("""
+    create or replace function {name}(
+      tenant uuid, asked halfvec, depth integer,
+      out chunks uuid[], out documents uuid[], out distances double precision[]
+    )
+    language plpgsql stable
+    -- Of how many it wants a kept plan knows nothing; to sort them all is never the better way.
+    set plan_cache_mode = force_generic_plan set enable_sort = off
+    as $$
+    begin
+      select array_agg(chunk_id), array_agg(document_id), array_agg(distance) into chunks, documents, distances from (
+        select chunk_id, document_id, embedding::halfvec({width}) <=> asked as distance from embeddings
+        where tenant_id = tenant and collection_id = {collection} and space_id = {space}
+        order by distance limit depth
+      ) as nearest;
+    end
+    $$
+""")
+_FUNCTIONS = """
+    select proname::text from pg_proc where pronamespace = 'public'::regnamespace and proname ~ %(pattern)s
+"""
+_DROP_FUNCTION = sql.SQL("drop function if exists {name}")
 _DROP = sql.SQL("drop index concurrently if exists {name}")
 
 
@@ -77,6 +101,21 @@ class Size(NamedTuple):
             )
             for start, text in made.items()
         }
+
+    @property
+    def function(self) -> str:
+        """The name of the one that finds the nearest chunks by the index of vectors."""
+        return f"{NEAREST}{self.collection_id}"
+
+    @property
+    def nearest(self) -> sql.Composed:
+        """The statement that makes it."""
+        return _NEAREST.format(
+            name=sql.Identifier(self.function),
+            width=sql.Literal(self.dimensions),
+            collection=sql.Literal(self.collection_id),
+            space=sql.Literal(self.space_id),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +157,7 @@ class IndexMaintenance:
             del valid[name]
             yield Change(name, "dropped")
         grown = [size for size in sizes if size.chunk_count > self.threshold]
+        _make_functions(connection, [size for size in sizes if size in grown or size.indexes.keys() <= valid.keys()])
         made = False
         for size in sorted(grown, key=lambda size: size.chunk_count):
             for name, make in size.indexes.items():
@@ -128,3 +168,13 @@ class IndexMaintenance:
         if made:
             # Its plans would be guesses until autovacuum comes by.
             connection.execute(_ANALYSE)
+
+
+def _make_functions(connection: psycopg.Connection[Row], sizes: Sequence[Size]) -> None:
+    """Those of these collections, and of no others."""
+    wanted = {size.function: size.nearest for size in sizes}
+    there = {name for (name,) in connection.execute(_FUNCTIONS, {"pattern": f"^{NEAREST}[0-9]+$"}).fetchall()}
+    for name in there - wanted.keys():
+        connection.execute(_DROP_FUNCTION.format(name=sql.Identifier(name)))
+    for name in wanted.keys() - there:
+        connection.execute(wanted[name])
