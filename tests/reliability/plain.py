@@ -13,7 +13,8 @@ from rag.types import EmbeddingSpace, Parsed, Section, Usage, Vector
 from tests.fake_model import unit
 
 SPACE = EmbeddingSpace("fake", 4)
-LIMITS = Limits(document_bytes=10_000, chunk_tokens=12, chunk_max_tokens=24, batch_size=1)
+# A document of three chunks is large here.
+LIMITS = Limits(document_bytes=10_000, chunk_tokens=12, chunk_max_tokens=24, batch_size=1, held_chunks=2)
 DAMAGED = b"damaged"
 
 

@@ -18,7 +18,7 @@ STORY = {
 _COLUMNS = """
     select table_name, column_name from information_schema.columns
     where table_schema = 'public' and data_type not like 'timestamp%' and is_identity = 'NO'
-      and coalesce(column_default, '') not like 'nextval%'
+      and coalesce(column_default, '') !~ 'nextval|gen_random_uuid'
     order by table_name, ordinal_position
 """
 

@@ -26,6 +26,7 @@ from rag.store.access import TenantStore
 from rag.store.database import Database
 from rag.store.index import IndexStore
 from rag.store.search import SearchStore
+from rag.store.staged import StagingStore
 from rag.types import Delivery, Filters, Location
 from tests.reliability.bucket_model import BucketModel
 from tests.reliability.plain import LIMITS, SPACE, PlainEmbedder, PlainParser, count_tokens
@@ -140,6 +141,7 @@ def take_and_ingest(world: World, chance: random.Random, store: IndexStore) -> N
                 parser=PlainParser(),
                 embedder=PlainEmbedder(),
                 store=store,
+                staging=StagingStore(store),
                 count_tokens=count_tokens,
                 limits=LIMITS,
                 deadline=Deadline.after(600),

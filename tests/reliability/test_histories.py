@@ -32,6 +32,7 @@ from rag.migrations import ensure_space
 from rag.store.access import TenantStore
 from rag.store.database import Database
 from rag.store.index import IndexStore
+from rag.store.staged import StagingStore
 from rag.types import Delivery, Location
 from tests.integration.deployment import BUCKET
 from tests.lexeme_counts import LEXEME_COUNTS
@@ -41,7 +42,7 @@ from tests.reliability.plain import DAMAGED, LIMITS, SPACE, PlainEmbedder, Plain
 MOST_RECEIVES = 3
 SHORT_SECONDS, AMPLE_SECONDS = 10.0, 600.0
 # Calls that are made, or may be, while the document is locked.
-UNDER_LOCK = {"head", "read", "replace", "forget", "describe"}
+UNDER_LOCK = {"head", "read", "replace", "publish", "forget", "describe"}
 
 _numbers = itertools.count(1)
 
@@ -268,12 +269,14 @@ class Document(RuleBasedStateMachine):
 
         at = step if fault in {"crash", "failure", "overwrite", "overtaken", "delete"} else None
         steps = itertools.count()
-        edges = {
-            name: Watched(edge, steps, at, act, after)
-            for name, edge in {
-                "bucket": self.bucket, "parser": PlainParser(), "embedder": PlainEmbedder(), "store": store,
-            }.items()
-        }  # fmt: skip
+        called: dict[str, Any] = {
+            "bucket": self.bucket,
+            "parser": PlainParser(),
+            "embedder": PlainEmbedder(),
+            "store": store,
+            "staging": StagingStore(store),
+        }
+        edges: dict[str, Any] = {name: Watched(edge, steps, at, act, after) for name, edge in called.items()}
         try:
             ingestion.ingest(
                 self.location,
@@ -338,7 +341,11 @@ class Document(RuleBasedStateMachine):
         [state] = self.world.rows(
             "select status, version_id, error_code, chunk_count from documents where id = %s", self.location.document_id
         ) or [None]  # fmt: skip
-        kept = self.world.rows("select from pending_embeddings where document_id = %s", self.location.document_id)
+        kept = self.world.rows(
+            "select document_id from pending_embeddings where document_id = %s "
+            "union all select document_id from pending_documents where document_id = %s",
+            *[self.location.document_id] * 2,
+        )
         if now is None or now.body is None:
             right = state is None and not chunks and not kept
         elif now.body.startswith(DAMAGED):

@@ -187,6 +187,11 @@ insert into ingestions (
   %(model_calls)s, %(tokens)s, %(cost_usd)s
 )
 
+-- is_recorded --
+-- Whether this very attempt has come to this end before.
+select true from ingestions
+where tenant_id = %(tenant)s and document_id = %(document)s and outcome = %(outcome)s and started_at = %(started_at)s
+
 -- ingestions_of_document --
 -- The newest first.
 select attempt, version_id, outcome, error_code, error_message, chunk_count, embedded_count, started_at, finished_at,

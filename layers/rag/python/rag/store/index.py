@@ -153,11 +153,22 @@ class IndexStore:
         not, or it was erased, or the chunks are weighed with an average length that is the collection's no more, and
         nothing is written then. `describe` reads the document's metadata, under the lock as well.
         """
+        tried = False
 
         def work(transaction: Transaction) -> int | None:
+            nonlocal tried
             transaction.first_rows("lock_document", document=location.document_id)
             if not unchanged():
                 return None
+            # Of the first try nobody knows whether it was committed, when the connection was lost.
+            if tried and transaction.rows(
+                "is_recorded",
+                document=location.document_id,
+                outcome=ingestion.outcome,
+                started_at=ingestion.started_at,
+            ):
+                return 0
+            tried = True
             description = describe()
             before = writing.finish(transaction, location, collection, content, ingestion, description)
             after = writing.insert(transaction, location, collection, self.space, content.chunks)
