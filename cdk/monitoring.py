@@ -37,6 +37,7 @@ class MonitoringStack(StageStack):
         for function in service.functions:
             watches.function(alarms, function)
         watches.notifications(alarms, service.notify)
+        watches.recursion(alarms, service.ingest)
         watches.reconciling(alarms, service.reconcile)
         watches.database(alarms, data.database, stage)
         DatabaseEvents(self, "DatabaseEvents", stage=stage.name, database=data.database, topic=topic)

@@ -53,7 +53,8 @@ class ServiceStack(StageStack):
         )
         migrate = Migrate(self, given=given)
         query, answer, authorize = (kind(self, given=given) for kind in (Query, Answer, Authorize))
-        ingest, maintain, tenants = Ingest(self, given=given), Maintain(self, given=given), Tenants(self, given=given)
+        self.ingest = ingest = Ingest(self, given=given)
+        maintain, tenants = Maintain(self, given=given), Tenants(self, given=given)
         self.reconcile, erase = Reconcile(self, given=given), Erase(self, given=given)
         self.notify = notify = Notify(self, given=given)
         self.functions = (

@@ -102,6 +102,22 @@ def function_closely(alarms: Alarms, watched: Function, reserved: int | None) ->
         )
 
 
+def recursion(alarms: Alarms, watched: Function) -> None:
+    """Whether something is written that would be ingested as what was made of it."""
+    alarms.add(
+        "own-objects",
+        cloudwatch.Metric(
+            namespace=watched.row.environment["POWERTOOLS_METRICS_NAMESPACE"],
+            metric_name="OwnObjectsRefused",
+            dimensions_map={"service": watched.function.function_name},
+            statistic="sum",
+            period=_FIVE_MINUTES,
+        ),
+        "Objects came in below a folder .rag, which only the product writes: they are refused.",
+        above=0,
+    )
+
+
 def reconciling(alarms: Alarms, watched: Function) -> None:
     """Whether events are lost, documents wait in vain, or the chain is broken."""
 

@@ -19,7 +19,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from rag import ingestion, notifying, telemetry, wiring
 from rag.deadline import Deadline
 from rag.errors import NotFoundError, OutOfTimeError, RagError
-from rag.records import Continuation, Named, by_document, continuation, named
+from rag.records import Continuation, Named, by_document, continuation, ignored, named
 from rag.staging import RESERVE_SECONDS
 from rag.types import JSON, Delivery, Location
 
@@ -122,6 +122,7 @@ def work_off(record: JSON, context: LambdaContext) -> None:
     delivery = Delivery(record["messageId"], receives, last=receives >= wiring.settings().max_receives)
     failures: dict[Named | None, Exception] = {}
     try:
+        count_ignored(record["body"])
         for document in documents_of(record["body"]):
             try:
                 work(document, deadline, delivery)
@@ -135,6 +136,15 @@ def work_off(record: JSON, context: LambdaContext) -> None:
     for first in failures.values():
         retry(record, failures, delivery)
         raise first
+
+
+def count_ignored(body: str) -> None:
+    """Say of what leads to no document that it came; it is not retried."""
+    for reason, count in ignored(body, wiring.settings().bucket).items():
+        telemetry.count_by("EventsIgnored", count, reason=reason)
+        if reason == "own":
+            metrics.add_metric("OwnObjectsRefused", MetricUnit.Count, count)
+            logger.error("somebody writes where only the product does", objects=count)
 
 
 def continued(document: Named, error: OutOfTimeError, before: Continuation) -> bool:

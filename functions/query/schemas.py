@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from functions.query import filters
-from rag import metadata
+from rag import metadata, records
 from rag.lexical import LANGUAGES
 from rag.types import (
     Attempt,
@@ -54,6 +54,9 @@ def _key(text: str) -> str:
     if "${filename}" in text.lower():
         # S3 puts the uploaded file's name there, so that the form would fit every key that begins alike.
         msg = "must not contain ${filename}"
+        raise ValueError(msg)
+    if records.is_own(text):
+        msg = "must not have a folder .rag, which is the product's own"
         raise ValueError(msg)
     if len(text.encode()) > 900:
         msg = "must have at most 900 bytes"

@@ -20,7 +20,7 @@ ROWS = [row.name for row in FUNCTIONS]
 ALWAYS = {
     *(f"{queue}-dead-letters" for queue in ("ingest", "maintain", "failures")),
     *(f"{row}-function-{what}" for row in ROWS for what in ("errors", "throttles")),
-    *("drift", "documents-stuck", "canary-upload"),
+    *("own-objects", "drift", "documents-stuck", "canary-upload"),
     "api-5xx",
     "notifications-waiting",
     *(f"database-{what}" for what in ("cpu", "storage", "memory", "connections")),

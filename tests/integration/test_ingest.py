@@ -323,6 +323,56 @@ def test_what_is_nobodys_document_is_acknowledged_and_touches_nothing(deployment
     assert deployment.model.requests == []
 
 
+def test_an_empty_object_that_stands_for_a_folder_is_no_document(deployment: Deployment) -> None:
+    assert deployment.ingest(notification(store(deployment, "folder/", b""))) == DONE
+    assert set(counts(deployment).values()) == {0}
+
+
+def test_what_came_by_eventbridge_or_sns_is_ingested_as_well(deployment: Deployment) -> None:
+    keys = [store(deployment, key, f"This is {key}.") for key in ("é +%.txt", "b.txt")]
+    detail = {"bucket": {"name": BUCKET}, "object": {"key": keys[0]}}
+    eventbridge = {"source": "aws.s3", "detail-type": "Object Created", "detail": detail}
+    sns = {"Type": "Notification", "TopicArn": "arn:aws:sns:us-east-1:1:topic", "Message": notification(keys[1])}
+    assert deployment.ingest(json.dumps(eventbridge), json.dumps(sns)) == DONE
+    assert {key: one["status"] for key, one in deployment.documents().items()} == {
+        "é +%.txt": "ready",
+        "b.txt": "ready",
+    }
+
+
+def test_what_is_ignored_is_counted_and_acknowledged(
+    deployment: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = store(deployment, ".rag/a.txt", "Made of a document.")
+    assert deployment.ingest(notification(own), '{"Event": "s3:TestEvent"}') == DONE
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
+    assert {line["reason"]: line["EventsIgnored"] for line in lines if "reason" in line} == {
+        "own": [1.0],
+        "empty": [1.0],
+    }
+    assert [line["OwnObjectsRefused"] for line in lines if "OwnObjectsRefused" in line] == [[1.0]]
+    assert set(counts(deployment).values()) == {0}
+    assert deployment.ask("POST", "/v1/documents", {"key": ".rag/a.txt"}).status == 422
+
+
+def test_deleting_an_old_version_changes_nothing_and_removing_the_marker_brings_the_document_back(
+    deployment: Deployment,
+) -> None:
+    object_key = store(deployment, "note.txt", "The old words.")
+    old = deployment.s3.head_object(Bucket=BUCKET, Key=object_key)["VersionId"]
+    deployment.put("note.txt", "The new words.")
+    deployment.s3.delete_object(Bucket=BUCKET, Key=object_key, VersionId=old)
+    removed = notification(object_key, event="ObjectRemoved:Delete")
+    assert deployment.ingest(removed) == DONE
+    assert contents(deployment) == ["The new words."]
+    marker = deployment.s3.delete_object(Bucket=BUCKET, Key=object_key)["VersionId"]
+    assert deployment.ingest(notification(object_key, event="ObjectRemoved:DeleteMarkerCreated")) == DONE
+    assert contents(deployment) == []
+    deployment.s3.delete_object(Bucket=BUCKET, Key=object_key, VersionId=marker)
+    assert deployment.ingest(removed) == DONE
+    assert contents(deployment) == ["The new words."]
+
+
 def test_an_empty_notification_is_acknowledged(deployment: Deployment) -> None:
     assert deployment.ingest('{"Records": []}', '{"Event": "s3:TestEvent"}') == DONE
     assert set(counts(deployment).values()) == {0}
@@ -330,6 +380,11 @@ def test_an_empty_notification_is_acknowledged(deployment: Deployment) -> None:
 
 def test_keys_come_back_as_they_were_whatever_is_in_them(deployment: Deployment) -> None:
     keys = [
+        *(f"{letter}-{number}.txt" for number, letter in enumerate(" !\"$&'()*+,:;<=>@[\\]^`{|}~")),
+        "%00.txt",
+        "\N{SYMBOL FOR NULL}\t.txt",
+        "no extension",
+        ".hidden.txt",
         "with spaces  and+plus.txt",
         "100%25 %41.txt",
         "café/été.txt",
@@ -341,7 +396,9 @@ def test_keys_come_back_as_they_were_whatever_is_in_them(deployment: Deployment)
         "?#&='\"\\.txt",
         "\N{LATIN SMALL LETTER E WITH ACUTE}" * 448 + ".txt",
     ]
-    assert len(keys[-1].encode()) == 900
+    # S3 takes 1,024 bytes, tenant and collection among them.
+    keys.append("k" * (1024 - len(f"{deployment.tenant}/default/")))
+    assert (len(keys), len(keys[-2].encode())) == (41, 900)
     bodies = [notification(store(deployment, key, f"document {n}")) for n, key in enumerate(keys)]
     assert deployment.ingest(*bodies) == DONE
     assert {key: one["status"] for key, one in deployment.documents().items()} == dict.fromkeys(keys, "ready")

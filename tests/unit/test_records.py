@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.records import Named, by_document, document, named
+from rag.records import Named, by_document, document, ignored, is_own, named
 from rag.types import Location
 
 TENANT = uuid.UUID("0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11")
@@ -27,6 +27,15 @@ def message(*encoded_keys: object) -> str:
 
 def record(encoded_key: object, bucket: str = BUCKET) -> dict[str, object]:
     return {"s3": {"bucket": {"name": bucket}, "object": {"key": encoded_key}}}
+
+
+def eventbridge(object_key: object, bucket: str = BUCKET) -> str:
+    detail = {"bucket": {"name": bucket}, "object": {"key": object_key}, "reason": "PutObject"}
+    return json.dumps({"version": "0", "source": "aws.s3", "detail-type": "Object Created", "detail": detail})
+
+
+def by_sns(body: str) -> str:
+    return json.dumps({"Type": "Notification", "TopicArn": "arn:aws:sns:us-east-1:1:topic", "Message": body})
 
 
 @given(
@@ -84,6 +93,53 @@ def test_a_message_may_name_several_documents_and_keeps_their_order() -> None:
     assert [found.location.key for found in named(body, BUCKET)] == ["a b.txt", "100%.txt"]
 
 
+@given(tenant=st.uuids(), key=KEYS.filter(lambda key: not key.endswith(("/", ".metadata.json"))))
+def test_eventbridge_writes_a_key_as_it_is(tenant: uuid.UUID, key: str) -> None:
+    place = Location(tenant, "default", key)
+    assert named(eventbridge(place.object_key), BUCKET) == ([] if is_own(place.object_key) else [Named(place)])
+
+
+@pytest.mark.parametrize("wrapped", [message(f"{TENANT}/default/a+b.txt"), eventbridge(f"{TENANT}/default/a b.txt")])
+def test_a_notification_may_come_by_sns(wrapped: str) -> None:
+    assert named(by_sns(wrapped), BUCKET) == [Named(Location(TENANT, "default", "a b.txt"))]
+    assert named(by_sns('{"Event": "s3:TestEvent"}'), BUCKET) == []
+
+
+@pytest.mark.parametrize(
+    "object_key",
+    [".rag/a.txt", f"{TENANT}/.rag/a.txt", f"{TENANT}/default/.rag/a.txt", f"{TENANT}/default/b/.rag/c/a.txt"],
+)
+def test_what_the_product_writes_itself_is_never_a_document(object_key: str) -> None:
+    assert named(message(quote_plus(object_key, safe="/")), BUCKET) == []
+    assert ignored(message(object_key), BUCKET) == {"own": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "reasons"),
+    [
+        ('{"Event": "s3:TestEvent"}', {"empty": 1}),
+        ('{"Records": []}', {"empty": 1}),
+        (message(f"{TENANT}/default/folder/", "nobodys.txt", f"{TENANT}/default/a.txt"), {"folder": 1, "nobodys": 1}),
+        (eventbridge(f"{TENANT}/default/a.txt"), {}),
+        (
+            json.dumps({"Records": [{**record(f"{TENANT}/default/a.txt"), "eventName": "ObjectDreamt:Of"}]}),
+            {"unknown_event": 1},
+        ),
+        (
+            json.dumps({"Records": [{**record(f"{TENANT}/default/a.txt"), "eventName": "s3:ObjectCreated:Put"}]}),
+            {},
+        ),
+    ],
+)
+def test_why_a_message_leads_to_no_document_is_said(body: str, reasons: dict[str, int]) -> None:
+    assert ignored(body, BUCKET) == reasons
+
+
+def test_an_event_that_nobody_knows_is_looked_at_all_the_same() -> None:
+    body = json.dumps({"Records": [{**record(f"{TENANT}/default/a.txt"), "eventName": "ObjectDreamt:Of"}]})
+    assert named(body, BUCKET) == [Named(Location(TENANT, "default", "a.txt"))]
+
+
 @pytest.mark.parametrize("body", ['{"Event": "s3:TestEvent"}', '{"Records": []}'])
 def test_a_notification_may_name_nothing(body: str) -> None:
     assert named(body, BUCKET) == []
@@ -93,6 +149,7 @@ def test_a_notification_may_name_nothing(body: str) -> None:
     "body",
     [
         *("", "{", "{}", "null", "[]", "5", "[" * 10**5, message(None)),
+        *(eventbridge(None), eventbridge("a.txt", "another"), by_sns("no JSON"), by_sns("[]"), by_sns(by_sns("{}"))),
         *('{"Message": "wrapped"}', '{"Records": {}', '{"Records": 5}', '{"Records": [[]]}'),
     ],
     ids=lambda body: body[:20] or "empty",
