@@ -19,6 +19,7 @@ from cdk.layers import Layers
 from cdk.stages import Stage
 from functions.table import (
     ANSWER,
+    ASKING,
     AUTHORIZE,
     ERASE,
     INGEST,
@@ -97,6 +98,12 @@ class Given:
         }
         if row.folder == QUERY.folder and self.stage.cors_origins:
             every["RAG_CORS_ORIGINS"] = json.dumps(self.stage.cors_origins)
+        if row in ASKING:
+            every |= {
+                f"RAG_{name.upper()}": str(limit)
+                for name in ("tenant_requests_per_day", "tenant_tokens_per_day")
+                if (limit := getattr(self.stage, name))
+            }
         return every | {name: value for use in sorted(row.uses) for name, value in optional[use].items()}
 
     def statements_of(self, row: FunctionRow) -> list[iam.PolicyStatement]:

@@ -13,6 +13,7 @@ from cdk.service import ServiceStack
 from cdk.stack import StageStack
 from cdk.stages import Stage
 from cdk.topic import Topic, own_key
+from functions.table import ASKING
 
 
 class MonitoringStack(StageStack):
@@ -36,6 +37,8 @@ class MonitoringStack(StageStack):
         watches.api_failures(alarms, rest)
         for function in service.functions:
             watches.function(alarms, function)
+            if function.row in ASKING:
+                watches.models(alarms, function)
         watches.notifications(alarms, service.notify)
         watches.recursion(alarms, service.ingest)
         watches.reconciling(alarms, service.reconcile)

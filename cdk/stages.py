@@ -71,6 +71,9 @@ class Stage:
     embedding_model: str = _default("embedding_model")
     embedding_dimensions: int = _default("embedding_dimensions")
     chat_model: str = _default("chat_model")
+    # What any one tenant may use of the models on a day of UTC, unless it has limits of its own; 0: any number.
+    tenant_requests_per_day: int = _default("tenant_requests_per_day")
+    tenant_tokens_per_day: int = _default("tenant_tokens_per_day")
     webhook_url: str = ""
 
     # Watching and paying

@@ -80,6 +80,49 @@ def function(alarms: Alarms, watched: Function) -> None:
     )
 
 
+def models(alarms: Alarms, watched: Function) -> None:
+    """Whether the models answer, and whether tenants may ask them."""
+
+    def metric(name: str) -> cloudwatch.Metric:
+        return cloudwatch.Metric(
+            namespace=watched.row.environment["POWERTOOLS_METRICS_NAMESPACE"],
+            metric_name=name,
+            dimensions_map={"service": watched.function.function_name},
+            statistic="sum",
+            period=_FIVE_MINUTES,
+        )
+
+    errors = cloudwatch.MathExpression(
+        expression=f"IF(requests >= {_FEW_REQUESTS}, 100 * FILL(errors, 0) / requests, 0)",
+        using_metrics={"errors": metric("ModelErrors"), "requests": metric("ModelRequests")},
+        period=_FIVE_MINUTES,
+        label="Per cent of the requests to models",
+    )
+    of = watched.row.name
+    alarms.add("model-errors", errors, "More than a tenth of the requests to the models fail.", of=of, above=10)
+    alarms.add(
+        "model-throttled",
+        metric("ModelThrottled"),
+        "The model server refuses requests, because there are too many for what was agreed with it.",
+        of=of,
+        above=_FEW_REQUESTS,
+    )
+    alarms.add(
+        "model-left-alone",
+        metric("ModelSpared"),
+        "A model failed again and again and is not asked: questions get passages only, and documents wait.",
+        of=of,
+        above=0,
+    )
+    alarms.add(
+        "budget",
+        metric("BudgetRefusals"),
+        "A tenant has used up what it may use of the models today, and is refused.",
+        of=of,
+        above=0,
+    )
+
+
 def function_closely(alarms: Alarms, watched: Function, reserved: int | None) -> None:
     """Whether it comes near its limits."""
     alarms.add(

@@ -94,4 +94,6 @@ NOTIFY = FunctionRow(
     "notify", 55, 256, INGEST.role, uses=frozenset({"bucket", "dead_letters", "bus"}), schedule_seconds=60
 )
 FUNCTIONS = (AUTHORIZE, QUERY, ANSWER, INGEST, MIGRATE, MAINTAIN, RECONCILE, TENANTS, ERASE, NOTIFY)
+# Those that ask the models; others only have to know which they are.
+ASKING = (QUERY, ANSWER, INGEST)
 ROLES = tuple(dict.fromkeys(row.role for row in FUNCTIONS if row.role != OWNER))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import re
 import select
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,8 +21,9 @@ Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
 
 
 class FakeModel:
-    """`script` replies in order, then as by default; `requests` are the bodies it got.
+    """`script` replies in order, then `always` where there is one, else as by default.
 
+    `requests` are the bodies it got, and `arrivals` when, in seconds of `time.monotonic()`.
     `cut_off` is set when a client left before its streamed answer was whole.
     """
 
@@ -29,15 +31,20 @@ class FakeModel:
         self.dimensions = dimensions
         self.requests: list[dict[str, Any]] = []
         self.keys: set[str] = set()
+        self.arrivals: list[float] = []
         self.script: list[Reply] = []
+        self.always: Reply | None = None
         self.says = "A plain sentence [1]."
         self.url = ""
         self.cut_off = threading.Event()
 
     def reply(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        self.arrivals.append(time.monotonic())
         self.requests.append(body)
         if self.script:
             self.script.pop(0)(handler, body)
+        elif self.always is not None:
+            self.always(handler, body)
         elif "input" in body:
             send_json(handler, embeddings([unit(text, self.dimensions) for text in body["input"]]))
         elif body.get("stream"):
@@ -163,6 +170,56 @@ def drip(seconds: float) -> Reply:
             time.sleep(0.05)
 
     return reply
+
+
+def reset(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+    """Answer with a reset of the connection."""
+    # Closing with a time-out of 0 sends RST (socket(7), SO_LINGER).
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.close_connection = True
+    handler.connection.close()
+
+
+def half(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+    """Promise a body, send half of it and close."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"object": "list", "data": [' + b" " * 472)
+    handler.close_connection = True
+
+
+def late(seconds: float) -> Reply:
+    """Say nothing at all for so long, or until the client leaves."""
+
+    def reply(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+        if not left(handler, seconds):
+            send_json(handler, {})
+        handler.close_connection = True
+
+    return reply
+
+
+def endless(part: bytes, media_type: str = "application/json") -> Reply:
+    """The same bytes over and over, until the client leaves."""
+
+    def reply(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", media_type)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.close_connection = True
+        with suppress(OSError):
+            while True:
+                handler.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+
+    return reply
+
+
+def packed(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+    """A small body that unpacks to a large one."""
+    send(handler, gzip.compress(b" " * 50_000_000), 200, "application/json", Content_Encoding="gzip")
 
 
 class _Server(ThreadingHTTPServer):

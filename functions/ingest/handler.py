@@ -7,6 +7,8 @@ import gc
 # Until everything is imported, which stays: looking for garbage among it again and again is a tenth of the time.
 gc.disable()
 
+import math
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from rag import ingestion, notifying, telemetry, wiring
 from rag.deadline import Deadline
-from rag.errors import NotFoundError, OutOfTimeError, RagError
+from rag.errors import BudgetError, BusyError, NotFoundError, OutOfTimeError, RagError
 from rag.records import Continuation, Named, by_document, continuation, ignored, named
 from rag.staging import RESERVE_SECONDS
 from rag.types import JSON, Delivery, Location
@@ -35,6 +37,15 @@ gc.enable()
 
 # Time that is left to report the batch after the last document's deadline.
 MARGIN_SECONDS = 5.0
+# The attribute of a message that was put off: when the first one of its kind was sent.
+FIRST_SENT = "FirstSent"
+# As long as SQS holds a message back.
+MOST_DELAY_SECONDS = 900
+# How long a document waits for a model that fails, before its deliveries begin to count: with these it stays below the
+# visibility time-out times the deliveries that a queue gives.
+MOST_BUSY_SECONDS = 4 * 3600
+# A budget comes back at midnight: after two of them it is too small for the document.
+MOST_BUDGET_SECONDS = 48 * 3600
 
 
 @logger.inject_lambda_context
@@ -65,8 +76,8 @@ def work_off_all(records: list[JSON], context: LambdaContext) -> list[str]:
 
 def build_edges() -> None:
     """Before threads ask for them at once, which would build some twice."""
-    edges = (wiring.bucket, wiring.parser, wiring.llm, wiring.index_store, wiring.count_tokens, wiring.queue)
-    for edge in (*edges, wiring.maintenance_queue):
+    edges = (wiring.bucket, wiring.parser, wiring.llm, wiring.index_store, wiring.usage_store, wiring.count_tokens)
+    for edge in (*edges, wiring.queue, wiring.maintenance_queue):
         with suppress(Exception):  # it is said by whichever document needs it
             edge()
 
@@ -133,9 +144,9 @@ def work_off(record: JSON, context: LambdaContext) -> None:
                 failures[document] = error
     except ValueError as error:
         failures[None] = error
-    for first in failures.values():
+    if failures and not put_off(record, failures, delivery):
         retry(record, failures, delivery)
-        raise first
+        raise next(iter(failures.values()))
 
 
 def count_ignored(body: str) -> None:
@@ -201,7 +212,7 @@ def wake_maintenance() -> None:
 
 def ingest(location: Location, deadline: Deadline, delivery: Delivery) -> ingestion.Outcome:
     settings = wiring.settings()
-    model = wiring.model()
+    model = wiring.model(location.tenant_id)
     try:
         return ingestion.ingest(
             location,
@@ -228,6 +239,44 @@ def ingest(location: Location, deadline: Deadline, delivery: Delivery) -> ingest
         )
     finally:
         telemetry.count_usage(metrics, model.used)
+
+
+def put_off(record: JSON, failures: dict[Named | None, Exception], delivery: Delivery) -> bool:
+    """Send the message anew, for later, when all that it waits for is the model or the tenant's next day.
+
+    Its deliveries count from the first again: an outage that everybody sees must not use them up. A document that has
+    to wait for its tenant's budget says so meanwhile.
+    """
+    if not all(isinstance(error, BusyError | BudgetError) for error in failures.values()):
+        return False
+    over_budget = {document: error for document, error in failures.items() if isinstance(error, BudgetError)}
+    first_sent = first_sent_at(record)
+    waited = time.time() - first_sent
+    if waited > (MOST_BUDGET_SECONDS if over_budget else MOST_BUSY_SECONDS):
+        return False
+    for document, error in over_budget.items():
+        if document is not None:
+            ingestion.give_up(
+                document.location,
+                str(error),
+                delivery,
+                bucket=wiring.bucket(),
+                store=wiring.index_store(),
+                code="BUDGET",
+            )
+    asked = max(getattr(error, "retry_after_seconds", None) or 0 for error in failures.values())
+    seconds = min(math.ceil(max(asked, waited)), MOST_DELAY_SECONDS)
+    wiring.queue().send_later(record["body"], seconds=seconds, **{FIRST_SENT: str(first_sent)})
+    metrics.add_metric("MessagesPutOff", MetricUnit.Count, 1)
+    reasons = sorted({str(error) for error in failures.values()})
+    logger.warning("the message is put off", message_id=record["messageId"], seconds=seconds, reasons=reasons)
+    return True
+
+
+def first_sent_at(record: JSON) -> float:
+    """When the message, or the first one that it stands for, came into the queue: seconds since 1970."""
+    told = record.get("messageAttributes", {}).get(FIRST_SENT, {}).get("stringValue")
+    return float(told) if told else int(record["attributes"]["SentTimestamp"]) / 1000
 
 
 def retry(record: JSON, failures: dict[Named | None, Exception], delivery: Delivery) -> None:

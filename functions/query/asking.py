@@ -77,7 +77,7 @@ def _respond(
     listener: answering.Listener | None,
 ) -> questions.QueryResponse:
     asked = _question(who, body.question, body, body.wanted)
-    with _model() as model:
+    with _model(who) as model:
         if body.conversation or body.conversation_id:
             turn = _converse(who, asked, body, until, listener, model)
         else:
@@ -99,7 +99,7 @@ async def search(
 ) -> questions.SearchResponse:
     """Return the passages that fit a query best."""
     asked = _question(who, body.query, body, body.top_k)
-    with _model() as model:
+    with _model(who) as model:
         found = searching.search(
             asked,
             llm=model,
@@ -155,9 +155,9 @@ def _question(who: Caller, text: str, body: questions.Options, top_k: int) -> se
 
 
 @contextmanager
-def _model() -> Iterator[Metered]:
+def _model(who: Caller) -> Iterator[Metered]:
     """The model for this request; what it came to is counted whatever the request comes to."""
-    model = wiring.model()
+    model = wiring.model(who.tenant_id)
     try:
         yield model
     finally:

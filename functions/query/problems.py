@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from functions.query.telemetry import logger
 from rag.errors import (
+    BudgetError,
     ConflictError,
     DeadlineError,
     ForbiddenError,
@@ -35,6 +36,7 @@ STATUS: list[tuple[type[RagError], HTTPStatus]] = [
     (NotAuthorizedError, HTTPStatus.UNAUTHORIZED),
     (ForbiddenError, HTTPStatus.FORBIDDEN),
     (NotFoundError, HTTPStatus.NOT_FOUND),
+    (BudgetError, HTTPStatus.TOO_MANY_REQUESTS),
     (DeadlineError, HTTPStatus.GATEWAY_TIMEOUT),
     (UnavailableError, HTTPStatus.SERVICE_UNAVAILABLE),
 ]

@@ -1,7 +1,8 @@
 """Administrators' work on tenants.
 
 `{"action": "create", "name": …}` → `{"tenant_id", "api_key"}`; `{"action": "erase", "tenant_id": …}` → a receipt;
-`{"action": "erasures", "tenant_id": …}` → how far it is.
+`{"action": "erasures", "tenant_id": …}` → how far it is;
+`{"action": "limit", "tenant_id": …, "requests_per_day": …, "tokens_per_day": …}` → the same without the action.
 """
 
 from __future__ import annotations
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 logger = telemetry.logger()
+
+EXPECTED = (
+    'expected {"action": "create", "name": "1 to 200 printable characters"}, '
+    'or {"action": "erase" or "erasures", "tenant_id": "…"}, or '
+    '{"action": "limit", "tenant_id": "…", "requests_per_day": 0 or more, "tokens_per_day": 0 or more}, '
+    "where null is as the deployment says and 0 is any number"
+)
+# As large as a column of the table takes.
+MOST = 2**63 - 1
 
 
 @logger.inject_lambda_context
@@ -40,12 +50,10 @@ def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (Lambd
         case {"action": "erasures", "tenant_id": str(named)}:
             found = wiring.erasure_requests().receipts(tenant(named))
             return {"erasures": [receipt(each) for each in found]}
+        case {"action": "limit", "tenant_id": str(named), "requests_per_day": requests, "tokens_per_day": tokens}:
+            return limit(tenant(named), number(requests), number(tokens))
         case _:
-            msg = (
-                'expected {"action": "create", "name": "1 to 200 printable characters"}, '
-                'or {"action": "erase" or "erasures", "tenant_id": "…"}'
-            )
-            raise InvalidRequestError(msg)
+            raise InvalidRequestError(EXPECTED)
 
 
 def tenant(named: str) -> uuid.UUID:
@@ -69,3 +77,19 @@ def receipt(erasure: Erasure) -> JSON:
         "removed": erasure.removed,
         "backups_expire_at": (done + kept).isoformat() if done and kept else None,
     }
+
+
+def limit(tenant_id: uuid.UUID, requests: int | None, tokens: int | None) -> JSON:
+    wiring.tenant_store().limit(tenant_id, requests_per_day=requests, tokens_per_day=tokens)
+    limits = {"tenant_id": str(tenant_id), "requests_per_day": requests, "tokens_per_day": tokens}
+    logger.info("tenant limited", extra=limits)
+    return limits
+
+
+def number(value: object) -> int | None:
+    if value is None:
+        return None
+    # A boolean is an integer to Python.
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
+        return value
+    raise InvalidRequestError(EXPECTED)

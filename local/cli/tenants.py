@@ -1,4 +1,4 @@
-"""`rag tenants`: tenants of the local platform are made, with a first key, and erased."""
+"""`rag tenants`: tenants of the local platform are made, with a first key, limited and erased."""
 
 import uuid
 from typing import Annotated, Any
@@ -16,6 +16,11 @@ Examples:
   rag tenants create acme
   RAG_API_KEY=$(rag tenants create acme --json | jq -r .api_key) rag put docs/
 """
+LIMIT_EPILOG = """\b
+Examples:
+  rag tenants limit 0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11 --tokens-per-day 2000000
+  rag tenants limit 0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11    # as all others again
+"""
 
 ERASE_EPILOG = """\b
 Examples:
@@ -28,7 +33,7 @@ tenants = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
 @tenants.callback()
 def several() -> None:
-    """Make and erase tenants of the local platform.
+    """Make, limit and erase tenants of the local platform.
 
     Each tenant sees its own documents only.
     """
@@ -54,6 +59,52 @@ def create(
     else:
         print(f"Tenant {one_line(made['tenant_id'])} ({one_line(name)})\nAPI key {one_line(made['api_key'])}")
     return 0
+
+
+@tenants.command(epilog=LIMIT_EPILOG)
+def limit(
+    ctx: typer.Context,
+    tenant_id: Annotated[str, typer.Argument(metavar="TENANT_ID", help="As `rag tenants create` printed it.")],
+    *,
+    requests_per_day: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Requests to models on a day of UTC; 0: any number. Without: RAG_TENANT_REQUESTS_PER_DAY.",
+        ),
+    ] = None,
+    tokens_per_day: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Tokens in and out on a day of UTC; 0: any number. Without: RAG_TENANT_TOKENS_PER_DAY.",
+        ),
+    ] = None,
+    data: Data = None,
+    json: AsJson = False,
+) -> int:
+    """Set what a tenant may use of the models in a day.
+
+    Both numbers are set at once; one that is not given is as the deployment says. Questions beyond it are refused until
+    midnight UTC, documents wait till then.
+    """
+    before = ctx.obj or Given()
+    ready = ready_file(data_directory(data or before.wanted.data))
+    limits = {"tenant_id": tenant_id, "requests_per_day": requests_per_day, "tokens_per_day": tokens_per_day}
+    made = _invoke(ready, {"action": "limit", **limits})
+    if json or before.json:
+        print(as_json(made))
+    else:
+        numbers = [("requests", made["requests_per_day"]), ("tokens", made["tokens_per_day"])]
+        told = [f"{_said(number)} {what} a day" for what, number in numbers]
+        print(f"Tenant {one_line(made['tenant_id'])}: {', '.join(told)}")
+    return 0
+
+
+def _said(number: int | None) -> str:
+    return {None: "the deployment's number of", 0: "any number of"}.get(number) or f"{number:,}"
 
 
 @tenants.command(epilog=ERASE_EPILOG)

@@ -7,20 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aws_lambda_powertools import Metrics
 
 from cdk.alarms import RUNBOOKS
 from cdk.stages import DEV, STAGES
 from cdk.templates import Templates
-from functions.table import FUNCTIONS
+from functions.table import ASKING, FUNCTIONS
+from rag import telemetry
+from rag.types import Usage
 from tests.infrastructure.reading import only, properties, resources, template_of, text
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [stage.name for stage in STAGES]
 ROWS = [row.name for row in FUNCTIONS]
+MODELS = ("model-errors", "model-throttled", "model-left-alone", "budget")
 ALWAYS = {
     *(f"{queue}-dead-letters" for queue in ("ingest", "maintain", "failures")),
     *(f"{row}-function-{what}" for row in ROWS for what in ("errors", "throttles")),
     *("own-objects", "drift", "documents-stuck", "canary-upload"),
+    *(f"{row.name}-{what}" for row in ASKING for what in MODELS),
     "api-5xx",
     "notifications-waiting",
     *(f"database-{what}" for what in ("cpu", "storage", "memory", "connections")),
@@ -103,3 +108,16 @@ def test_the_budget_is_the_stages_and_tells_the_topic(templates: Templates, stag
     budget = only(templates[stage]["monitoring"], "AWS::Budgets::Budget")
     assert budget["Budget"]["CostFilters"] == {"TagKeyValue": [f"user:stage${stage}"]}
     assert all("Topic" in text(each["Subscribers"]) for each in budget["NotificationsWithSubscribers"])
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_what_is_watched_of_the_models_is_what_functions_count(templates: Templates, stage: str) -> None:
+    metrics = Metrics(namespace=telemetry.NAMESPACE, service="any")
+    telemetry.count_usage(metrics, Usage(*[1] * 7))
+    counted = set(metrics.serialize_metric_set())
+    metrics.clear_metrics()
+    for row in ASKING:
+        about = " ".join(text(alarms(templates, stage)[f"{row.name}-{what}"]) for what in MODELS)
+        watched = set(re.findall(r"\b(?:Model|Budget)[A-Z][a-z]+\b", about))
+        assert watched == {"ModelErrors", "ModelRequests", "ModelThrottled", "ModelSpared", "BudgetRefusals"}
+        assert watched <= counted

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cdk.stages import STAGING
+from cdk.stages import DEV, STAGING
+from functions.table import ASKING
 from tests.infrastructure.reading import only, properties, resources, starting, template_of, text
 
 VAULT = "arn:aws:backup:eu-west-1:111122223333:backup-vault:elsewhere"
@@ -18,6 +19,18 @@ ORIGIN = "https://app.example.org"
 def optional() -> dict[str, Any]:
     row = replace(STAGING, bastion=True, copy_backups_to=VAULT, cors_origins=(ORIGIN,))
     return template_of(row, "data")
+
+
+def test_budgets_of_the_stage_reach_those_who_ask_the_models() -> None:
+    template = template_of(replace(DEV, tenant_tokens_per_day=2_000_000), "service")
+    told = {
+        each["FunctionName"].removeprefix("rag-dev-"): each.get("Environment", {})
+        .get("Variables", {})
+        .get("RAG_TENANT_TOKENS_PER_DAY")
+        for each in properties(template, "AWS::Lambda::Function")
+        if str(each.get("FunctionName", "")).startswith("rag-dev-")
+    }
+    assert {name for name, value in told.items() if value == "2000000"} == {row.name for row in ASKING}
 
 
 def test_the_bastion_has_no_address_no_key_and_reaches_database_and_cache(optional: dict[str, Any]) -> None:

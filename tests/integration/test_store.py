@@ -326,7 +326,7 @@ def test_a_tenant_sees_nothing_of_another_by_any_read(world: World) -> None:
 TABLES = [
     *("tenants", "api_keys", "collections", "documents", "chunks", "embeddings", "pending_embeddings", "ingestions"),
     *("lexeme_blocks", "lexeme_changes", "collection_statistics", "conversations", "messages", "feedback"),
-    "audit_log",
+    *("audit_log", "model_usage"),
 ]
 
 

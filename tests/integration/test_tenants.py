@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from rag.errors import InvalidRequestError
+from rag.errors import InvalidRequestError, NotFoundError
 from tests.integration.deployment import Context, Deployment, sample
 
 
@@ -71,6 +71,10 @@ def test_a_name_is_given_once(deployment: Deployment) -> None:
         {"action": "create", "name": "a\nb"},
         {"action": "create", "name": 5},
         {"action": "drop", "name": "Example Ltd"},
+        *(
+            {"action": "limit", "tenant_id": str(uuid.UUID(int=1)), "requests_per_day": 1, "tokens_per_day": wrong}
+            for wrong in (-1, True, "1", 1.5, 2**63)
+        ),
         [],
     ],
     ids=str,
@@ -80,3 +84,22 @@ def test_another_event_is_refused_and_says_what_is_expected(deployment: Deployme
     with pytest.raises(InvalidRequestError, match=r'\{"action": "create", "name"'):
         tenants(deployment, event)
     assert everything(deployment) == before
+
+
+def test_a_tenant_is_limited_alone_and_let_go_again(deployment: Deployment) -> None:
+    other, _ = deployment.tenants.create("second")
+    mine = sample("tenants/limit.json") | {"tenant_id": str(deployment.tenant)}
+    assert tenants(deployment, mine | {"tokens_per_day": 1}) == {
+        "tenant_id": str(deployment.tenant),
+        "requests_per_day": None,
+        "tokens_per_day": 1,
+    }
+    assert deployment.ask("POST", "/v1/search", {"query": "the first of them"}).status == 429
+    assert deployment.ask("POST", "/v1/search", {"query": "the second of them"}, tenant=other).status == 200
+    tenants(deployment, mine | {"tokens_per_day": None})
+    assert deployment.ask("POST", "/v1/search", {"query": "the third of them"}).status == 200
+
+
+def test_nobodys_limit_is_refused(deployment: Deployment) -> None:
+    with pytest.raises(NotFoundError):
+        tenants(deployment, sample("tenants/limit.json"))

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from rag import answering, lexical, prompting, searching
-from rag.answering import MODEL_DOWN, Limits
+from rag.answering import MODEL_DECLINES, MODEL_DOWN, Limits
 from rag.deadline import Deadline
-from rag.errors import NotFoundError, UnavailableError
+from rag.errors import DeclinedError, NotFoundError, UnavailableError
 from rag.searching import Question
 from rag.types import JSON, Answer, Candidate, Completion, Condition, Filters, Hit, Mode, Retrieved, Style, Vector
 
@@ -35,6 +35,7 @@ class FakeLLM:
     embedding_model: str = "embedder"
     dimensions: int = 2
     chat_model: str = "chatter"
+    error: Exception | None = None
     embedded: list[str] = field(default_factory=list)
     asked: list[Sequence[dict[str, str]]] = field(default_factory=list)
 
@@ -50,6 +51,8 @@ class FakeLLM:
         self.asked.append(messages)
         if self.says is None:
             raise UnavailableError("down")
+        if self.error is not None:
+            raise self.error
         return Completion(self.says, self.chat_model, 10, 5)
 
     def stream(
@@ -332,6 +335,13 @@ def test_when_the_model_is_down_the_passages_come_without_an_answer(world: World
     assert (answer.text, answer.degraded, answer.model) == (MODEL_DOWN, "retrieval_only", None)
     assert [one.content for one in answer.hits] == list(PASSAGES)
     assert not [key for key, value in world.cache.entries.items() if "text" in value]
+
+
+def test_a_model_that_declines_to_answer_leaves_the_passages_and_that_is_said(world: World) -> None:
+    world.llm.error = DeclinedError("the model declines to answer")
+    answer = world.answer()
+    assert (answer.text, answer.degraded, answer.citations) == (MODEL_DECLINES, "retrieval_only", ())
+    assert world.cache.entries.keys() == {repr(("embedder", "How are refunds paid?"))}
 
 
 def test_when_time_is_up_after_the_search_the_passages_come_without_an_answer(world: World) -> None:

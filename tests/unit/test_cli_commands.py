@@ -441,6 +441,30 @@ def test_a_tenant_is_made_through_the_local_platforms_own_door(
     assert (body, headers["authorization"]) == ({"action": "create", "name": "acme"}, "Bearer t0ken")
 
 
+@pytest.mark.parametrize(
+    ("options", "sent", "told"),
+    [
+        (["--tokens-per-day", "2000"], (None, 2000), "the deployment's number of requests a day, 2,000 tokens a day"),
+        (
+            ["--requests-per-day", "0"],
+            (0, None),
+            "any number of requests a day, the deployment's number of tokens a day",
+        ),
+    ],
+)
+def test_a_tenants_limits_are_sent_both_at_once(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], sent: Any, told: str
+) -> None:
+    ready = {"url": api.url, "api_key": "x", "admin_url": api.url, "admin_token": "t0ken"}
+    (tmp_path / "ready.json").write_text(json.dumps(ready))
+    limits = {"tenant_id": "t", "requests_per_day": sent[0], "tokens_per_day": sent[1]}
+    api.reply("/2015-03-31/functions/tenants/invocations", limits)
+    assert rag("tenants", "limit", "t", *options, "--data", tmp_path) == 0
+    assert capsys.readouterr().out == f"Tenant t: {told}\n"
+    [(_, _, _, body)] = api.requests
+    assert body == {"action": "limit", **limits}
+
+
 def test_a_tenant_that_cannot_be_made_exits_1_with_the_functions_words(
     api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

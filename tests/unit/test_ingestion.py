@@ -13,7 +13,7 @@ import pytest
 
 from rag import ingestion
 from rag.deadline import Deadline
-from rag.errors import DocumentError, OutOfTimeError, UnavailableError
+from rag.errors import BusyError, DocumentError, FailureCode, OutOfTimeError, UnavailableError
 from rag.ingestion import Limits, Outcome
 from rag.types import (
     Begun,
@@ -77,6 +77,11 @@ class FakeEmbedder:
     batches: list[list[str]] = field(default_factory=list)
     fails_at: int = 0
     used: Usage = field(default_factory=Usage)
+    busy: bool = False
+
+    def require_embedding(self) -> None:
+        if self.busy:
+            raise BusyError("left alone")
 
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
         self.batches.append(list(texts))
@@ -118,6 +123,7 @@ class FakeStore:
         *,
         lease_seconds: float | None,
         failure: str | None,
+        code: FailureCode = "INTERNAL",
     ) -> Begun:
         if version.version_id == self.done:
             return "settled"
@@ -302,6 +308,13 @@ def ingest(
         deadline=Deadline.after(seconds),
         delivery=Delivery("message", last=last_delivery),
     )
+
+
+def test_while_the_model_is_left_alone_a_document_is_not_even_begun_with() -> None:
+    store = FakeStore()
+    with pytest.raises(BusyError):
+        ingest("v1", content=text("trains"), store=store, embedder=FakeEmbedder(busy=True))
+    assert (store.content, store.left) == (None, [])
 
 
 def test_a_document_is_embedded_in_batches_and_stored_once() -> None:

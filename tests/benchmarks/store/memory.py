@@ -60,6 +60,9 @@ class Played:
         )
         return Parsed("text/plain", tuple(Section(text, page) for page, text in enumerate(sections, start=1)))
 
+    def require_embedding(self) -> None:
+        """There is always one."""
+
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
         return [array("f", random.Random(text).choices((0.25, 0.5, 1.0), k=DIMENSIONS)) for text in texts]
 

@@ -10,13 +10,14 @@ from typing import Protocol
 from rag import citing, completing, prompting, ranking, searching
 from rag.completing import Chat, Say
 from rag.deadline import Deadline
-from rag.errors import UnavailableError
+from rag.errors import DeclinedError, UnavailableError
 from rag.explaining import Answered, Explanation, explain
 from rag.prompting import CountTokens
 from rag.searching import Embedder, Found, Question, Reranker, Stopwatch, Store
 from rag.types import Answer, Completion, Hit, Style
 
 MODEL_DOWN = "The model is not available just now. These are the passages that were found."
+MODEL_DECLINES = "The model declines to answer this. These are the passages that were found."
 
 
 class LLM(Embedder, Chat, Protocol): ...
@@ -92,8 +93,9 @@ def answer(
     try:
         with timings.measure("model"):
             completion, cached = _completion(question, prompt, style, listener, llm=llm, cache=cache, deadline=deadline)
-    except UnavailableError:
-        return Reply(_without_model(MODEL_DOWN, found, "retrieval_only", timings), found, least, prompt.passages)
+    except UnavailableError as error:
+        words = MODEL_DECLINES if isinstance(error, DeclinedError) else MODEL_DOWN
+        return Reply(_without_model(words, found, "retrieval_only", timings), found, least, prompt.passages)
 
     with timings.measure("cite"):
         cited = citing.cite(completion.text, prompt.passages, language=found.language)

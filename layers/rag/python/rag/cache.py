@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rag.breaker import Breaker
 from rag.errors import UnavailableError
 from rag.types import JSON
 
@@ -47,7 +48,7 @@ class Cache:
         # Kept for a server that is away: its secret need not be read again every few seconds.
         self._known: str | None = None
         self._client: redis.Redis | None = None
-        self._closed_until = 0.0
+        self._breaker = Breaker(failures=1, pause_seconds=PAUSE_SECONDS)
         self._local: OrderedDict[str, tuple[float, JSON]] = OrderedDict()
 
     @staticmethod
@@ -62,7 +63,7 @@ class Cache:
     @property
     def available(self) -> bool:
         """Whether a server is configured and has not failed in the last seconds."""
-        return bool(self._url) and time.monotonic() >= self._closed_until
+        return bool(self._url) and self._breaker.wait_seconds == 0
 
     def alive(self) -> bool | None:
         """Whether the server answers now; None when there is none configured."""
@@ -139,14 +140,16 @@ class Cache:
 
     def _call(self, command: Callable[[redis.Redis], Any]) -> Any:
         """Run a command, or return None at once while the server is being left alone."""
-        if not self.available:
+        if not self._url or not self._breaker.admits():
             return None
         try:
-            return self._once_more(command)
+            answer = self._once_more(command)
         except Exception:  # noqa: BLE001 (also ValueError and RecursionError, which garbage on the wire raises in redis-py)
-            self._closed_until = time.monotonic() + PAUSE_SECONDS
+            self._breaker.failed()
             self._close()
             return None
+        self._breaker.succeeded()
+        return answer
 
     def _once_more(self, command: Callable[[redis.Redis], Any]) -> Any:
         """Run a command; where the server refuses the password, with the one that the secret holds by then."""

@@ -13,6 +13,8 @@ from rag.errors import DeclinedError, EndlessError, ModelError
 from rag.types import Completion, Vector
 
 _NO_COMPLETION = "the model's answer is not a chat completion"
+# Below it the numbers of a vector are so near the least of their type (2^-126) that they have lost digits.
+_LEAST_LENGTH = 2.0**-102
 _DECLINED = "the model declines to answer"
 # The longest tokens of the vocabularies in use are runs of spaces; a text of more characters than this per token
 # that was allowed is of a server that heeds no limit.
@@ -117,7 +119,7 @@ def _vector(embedding: str | list[float], dimensions: int) -> Vector:
         msg = f"the model's vectors have {len(vector)} dimensions, not {dimensions}"
         raise ModelError(msg)
     length = math.sqrt(math.fsum(value * value for value in vector))
-    if not math.isfinite(length) or length == 0:
+    if not _LEAST_LENGTH <= length < math.inf:
         msg = "the model sent a vector that is zero or not finite"
         raise ModelError(msg)
     if abs(length - 1) < 1e-3:

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 from rag import chunking, lexical, metadata
 from rag.deadline import Deadline
 from rag.effort import Effort
-from rag.errors import DocumentError, MetadataError, OutOfTimeError, RagError, UnavailableError
+from rag.errors import DocumentError, FailureCode, MetadataError, OutOfTimeError, RagError, UnavailableError
 from rag.staging import RESERVE_SECONDS, Large, OvertakenError, Staging, refuse_chunks
 from rag.types import (
     Begun,
@@ -63,6 +63,7 @@ class Parser(Protocol):
 class Embedder(Protocol):
     used: Usage
 
+    def require_embedding(self) -> None: ...
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]: ...
 
 
@@ -78,6 +79,7 @@ class Store(Protocol):
         *,
         lease_seconds: float | None,
         failure: str | None,
+        code: FailureCode = "INTERNAL",
     ) -> Begun: ...
     def leave(self, location: Location, collection: Collection, ingestion: Ingestion, delivery: Delivery) -> None: ...
     def known_embeddings(
@@ -213,12 +215,23 @@ def announce(locations: Iterable[Location], *, store: Store) -> None:
             store.announce(collection, waiting)
 
 
-def give_up(location: Location, reason: str, delivery: Delivery, *, bucket: Bucket, store: Store) -> None:
-    """Record that no delivery is left; a version that was ready stays so, and the one before keeps serving."""
+def give_up(
+    location: Location,
+    reason: str,
+    delivery: Delivery,
+    *,
+    bucket: Bucket,
+    store: Store,
+    code: FailureCode = "INTERNAL",
+) -> None:
+    """Record that no delivery is left, or none for long; a version that was ready stays so, and the one before serves.
+
+    With these two codes the next delivery begins anew.
+    """
     version = bucket.head(location.object_key)
     collection = store.collection(location, create=True)
     if version is not None and collection is not None:
-        store.begin(location, collection, version, delivery, lease_seconds=None, failure=reason)
+        store.begin(location, collection, version, delivery, lease_seconds=None, failure=reason, code=code)
 
 
 def _forget(location: Location, *, bucket: Bucket, store: Store) -> Outcome | None:
@@ -253,6 +266,8 @@ def _index(
     collection = store.collection(location, create=True)
     if collection is None:
         return Outcome("unchanged")
+    # Before the document is read, or so much as begun with, which would be in vain.
+    embedder.require_embedding()
     begun = store.begin(
         location,
         collection,

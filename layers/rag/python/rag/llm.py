@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ PATIENCE_SECONDS = 20.0
 # A model that fails so often in a row, whoever asks, is left alone; one question tries for all others so often.
 FAILURES = 5
 PAUSE_SECONDS = 5.0
+# More than any caller makes requests at once: one that waits for a thread would be one that the model is blamed for.
+THREADS = 16
 # A request that came with less than this left says nothing about the model when it runs out of time.
 FAIR_SECONDS = 1.0
 # More than the largest batch of the widest vectors there can be has.
@@ -68,7 +71,8 @@ class LLM:
         self.answer_tokens = answer_tokens
         self._opened: OpenAI | None = None
         self._connections = Connections()
-        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="llm")
+        self._opening = threading.Lock()
+        self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="llm")
         self._embedding = Breaker(failures=FAILURES, pause_seconds=PAUSE_SECONDS)
         self._chat = Breaker(failures=FAILURES, pause_seconds=PAUSE_SECONDS)
 
@@ -210,20 +214,23 @@ class LLM:
 
     @property
     def _client(self) -> OpenAI:
-        if self._opened is None:
-            import openai  # noqa: PLC0415 (0.4 to 0.8 s that a cached answer does not need)
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
 
-            self._connections = Connections()
-            http = openai.DefaultHttpxClient(
-                # What is packed could unpack to anything.
-                headers={"Accept-Encoding": "identity"},
-                event_hooks={"request": [self._connections.watch], "response": [bounded(MOST_BYTES)]},
-            )
-            self._opened = openai.OpenAI(
-                base_url=self._url, api_key=self._api_key() or "none", max_retries=0, http_client=http
-            )
-            weakref.finalize(self._opened, http.close)  # as the SDK does for one of its own
-        return self._opened
+    def _open(self) -> OpenAI:
+        import openai  # noqa: PLC0415 (0.4 to 0.8 s that a cached answer does not need)
+
+        self._connections = Connections()
+        http = openai.DefaultHttpxClient(
+            # What is packed could unpack to anything.
+            headers={"Accept-Encoding": "identity"},
+            event_hooks={"request": [self._connections.watch], "response": [bounded(MOST_BYTES)]},
+        )
+        opened = openai.OpenAI(base_url=self._url, api_key=self._api_key() or "none", max_retries=0, http_client=http)
+        weakref.finalize(opened, http.close)  # as the SDK does for one of its own
+        return opened
 
     def _bounded(self, call: Callable[[float], T], deadline: Deadline, breaker: Breaker, used: Usage) -> T:
         """Up to three tries with full jitter while they fit; the SDK's own time-out only bounds a single read."""
@@ -249,11 +256,11 @@ class LLM:
             raise DeadlineError(msg) from None
 
     def _end(self) -> None:
-        """End what is under way; the next request opens a connection of its own."""
+        """End what is under way, of all threads; the next request opens a connection of its own."""
         self._connections.end()
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
 
 
 def preload() -> None:

@@ -1,11 +1,16 @@
-"""What the models are asked for one request or one document, counted."""
+"""What the models are asked for one request or one document, counted, and refused beyond its tenant's budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import date
 from typing import Protocol
 
 from rag.deadline import Deadline
+from rag.errors import BudgetError, UnavailableError
+from rag.tokens import estimate
 from rag.types import Completion, Usage, Vector
 
 
@@ -36,23 +41,52 @@ class LLM(Protocol):
     ) -> Completion: ...
 
 
-class Metered:
-    """The model for one request or one document; `used` is what it has come to so far, whatever became of it."""
+class Ledger(Protocol):
+    def require(self, tenant_id: uuid.UUID) -> None: ...
+    def reserve(self, tenant_id: uuid.UUID, model: str, *, prompt_tokens: int, completion_tokens: int) -> date: ...
+    def settle(
+        self,
+        tenant_id: uuid.UUID,
+        model: str,
+        day: date,
+        *,
+        requests: int,
+        prompt_tokens: int,
+        completion_tokens: int,
+    ) -> None: ...
 
-    def __init__(self, llm: LLM) -> None:
+
+class Metered:
+    """The model for one request or one document of a tenant; `used` is what it has come to, whatever became of it.
+
+    Each call is counted before it is made, by what it takes at most, and corrected by what the model says that it took.
+    One that fails costs the tenant its requests and no tokens. BudgetError when the tenant's day has no room for it.
+    """
+
+    def __init__(self, llm: LLM, ledger: Ledger, tenant_id: uuid.UUID) -> None:
         self._llm = llm
+        self._ledger = ledger
+        self._tenant_id = tenant_id
         self.used = Usage()
         self.embedding_model = llm.embedding_model
         self.dimensions = llm.dimensions
         self.chat_model = llm.chat_model
 
+    def require_embedding(self) -> None:
+        """Raise what an `embed` would now, where that is known without asking anybody."""
+        with self._refusals():
+            self._ledger.require(self._tenant_id)
+        self._llm.require_embedding()
+
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
-        return self._llm.embed(texts, deadline, self.used)
+        with self._paid(self.embedding_model, Usage(prompt_tokens=sum(map(estimate, texts)))) as call:
+            return self._llm.embed(texts, deadline, call)
 
     def complete(
         self, messages: Sequence[dict[str, str]], deadline: Deadline, *, most_tokens: int | None = None
     ) -> Completion:
-        return self._llm.complete(messages, deadline, most_tokens=most_tokens, used=self.used)
+        with self._paid(self.chat_model, self._most(messages, most_tokens)) as call:
+            return self._llm.complete(messages, deadline, most_tokens=most_tokens, used=call)
 
     def stream(
         self,
@@ -62,4 +96,42 @@ class Metered:
         *,
         most_tokens: int | None = None,
     ) -> Completion:
-        return self._llm.stream(messages, deadline, say, most_tokens=most_tokens, used=self.used)
+        with self._paid(self.chat_model, self._most(messages, most_tokens)) as call:
+            return self._llm.stream(messages, deadline, say, most_tokens=most_tokens, used=call)
+
+    def _most(self, messages: Sequence[dict[str, str]], most_tokens: int | None) -> Usage:
+        asked = sum(estimate(message["content"]) for message in messages)
+        answered = min(most_tokens or self._llm.answer_tokens, self._llm.answer_tokens)
+        return Usage(prompt_tokens=asked, completion_tokens=answered)
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except BudgetError:
+            self.used.refused += 1
+            raise
+
+    @contextmanager
+    def _paid(self, model: str, most: Usage) -> Iterator[Usage]:
+        """Reserve `most` for a call, and settle what it came to."""
+        with self._refusals():
+            day = self._ledger.reserve(
+                self._tenant_id, model, prompt_tokens=most.prompt_tokens, completion_tokens=most.completion_tokens
+            )
+        call = Usage()
+        try:
+            yield call
+            if call.tokens == 0:  # the model does not say
+                call.prompt_tokens, call.completion_tokens = most.prompt_tokens, most.completion_tokens
+        finally:
+            self.used.add(call)
+            with suppress(UnavailableError):  # what was paid for is not thrown away; the estimate stays
+                self._ledger.settle(
+                    self._tenant_id,
+                    model,
+                    day,
+                    requests=call.requests - 1,
+                    prompt_tokens=call.prompt_tokens - most.prompt_tokens,
+                    completion_tokens=call.completion_tokens - most.completion_tokens,
+                )

@@ -13,7 +13,7 @@ from rag.types import Letter
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import MessageTypeDef
+    from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef, MessageTypeDef
 
 # A run that is killed while it looks hides what it saw for no longer.
 LOOKING_SECONDS = 60
@@ -59,6 +59,13 @@ class Queue:
         except (ClientError, BotoCoreError) as error:
             msg = f"the queue is not available: {type(error).__name__}"
             raise UnavailableError(msg) from error
+
+    def send_later(self, body: str, *, seconds: int, **attributes: str) -> None:
+        """Put a message into the queue that nobody gets before `seconds` (900 at most) are over."""
+        values: dict[str, MessageAttributeValueTypeDef] = {
+            name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
+        }
+        self._sqs().send_message(QueueUrl=self._url, MessageBody=body, DelaySeconds=seconds, MessageAttributes=values)
 
     def send_object(self, bucket: str, object_key: str, **said: object) -> None:
         """Name an object as S3 would, with what else is `said`; UnavailableError when the queue does not take it."""

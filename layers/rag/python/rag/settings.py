@@ -115,6 +115,12 @@ class Settings(BaseModel):
     min_score: float | None = Field(None, ge=0, le=1, description="Relevance that an answer needs; unset: calibrated.")
     context_tokens: int = Field(3000, ge=100, description="Tokens of passages in a prompt.")
     answer_tokens: int = Field(500, ge=16, description="Tokens that an answer may have.")
+    tenant_requests_per_day: int = Field(
+        0, ge=0, description="Requests to models that a tenant may cause on a day of UTC; 0: any number."
+    )
+    tenant_tokens_per_day: int = Field(
+        0, ge=0, description="Tokens, in and out, that a tenant may cause on a day of UTC; 0: any number."
+    )
     index_chunks: int = Field(
         10_000, ge=1, description="A collection with more chunks gets indexes; for maintain and ingest."
     )

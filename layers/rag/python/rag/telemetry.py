@@ -45,6 +45,7 @@ def count_usage(metrics: Metrics, used: Usage) -> None:
         "ModelErrors": used.errors,
         "ModelThrottled": used.throttled,
         "ModelSpared": used.spared,
+        "BudgetRefusals": used.refused,
         "ModelTokens": used.tokens,
     }
     for name, count in counted.items():

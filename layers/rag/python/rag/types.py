@@ -6,7 +6,7 @@ import hashlib
 import uuid
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -534,19 +534,25 @@ class Usage:
     """What calls to models came to; whoever makes them adds to it.
 
     `requests` are those that were sent, repeated ones among them; of them `errors` failed and `throttled` (part of the
-    errors) were refused with 429. `spared` ones were not sent, because the model is being left alone.
+    errors) were refused with 429. `spared` ones were not sent, because the model is being left alone, and `refused`
+    ones because the tenant's budget is used up.
     """
 
     requests: int = 0
     errors: int = 0
     throttled: int = 0
     spared: int = 0
+    refused: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
     @property
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+    def add(self, other: Usage) -> None:
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from urllib.parse import unquote, urlsplit
 from rag.types import EmbeddingSpace
 
 if TYPE_CHECKING:
+    import uuid
+
     from rag.bucket import Bucket
     from rag.bus import Bus
     from rag.cache import Cache
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from rag.store.reconciliation import ReconciliationStore
     from rag.store.search import SearchStore
     from rag.store.staged import StagingStore
+    from rag.store.usage import UsageStore
     from rag.store.weights import WeightMaintenance
     from rag.webhook import Webhook
 
@@ -201,11 +204,18 @@ def llm() -> LLM:
     )
 
 
-def model() -> Metered:
-    """Return the model for one request or one document."""
+@cache
+def usage_store() -> UsageStore:
+    from rag.store.usage import UsageStore  # noqa: PLC0415
+
+    return UsageStore(database(), settings().tenant_requests_per_day, settings().tenant_tokens_per_day)
+
+
+def model(tenant_id: uuid.UUID) -> Metered:
+    """Return the model for one request or one document of a tenant."""
     from rag.metering import Metered  # noqa: PLC0415
 
-    return Metered(llm())
+    return Metered(llm(), usage_store(), tenant_id)
 
 
 @cache

@@ -10,6 +10,48 @@ select set_config('app.tenant', %(tenant)s::text, true)
 begin isolation level read committed;
 select set_config('app.tenant', %(tenant)s::text, true)
 
+-- begin_accounting --
+-- Its commit does not wait for the disk: a server that crashes may forget the last half second of what was counted.
+begin isolation level read committed;
+select set_config('app.tenant', %(tenant)s::text, true), set_config('synchronous_commit', 'off', true)
+
+-- reserve_usage --
+-- Nothing is counted where the day has no room for it.
+with today as (select (now() at time zone 'utc')::date as day),
+allowed as (
+  select coalesce(t.requests_per_day, %(requests_per_day)s) as requests, coalesce(t.tokens_per_day, %(tokens_per_day)s) as tokens
+  from tenants t where t.id = %(tenant)s
+),
+used as (
+  select coalesce(sum(u.requests), 0) as requests, coalesce(sum(u.prompt_tokens + u.completion_tokens), 0) as tokens
+  from model_usage u where u.tenant_id = %(tenant)s and u.day = (select day from today)
+),
+room as (
+  select a.requests = 0 or u.requests + 1 <= a.requests as requests_fit,
+    a.tokens = 0 or u.tokens + %(prompt_tokens)s + %(completion_tokens)s <= a.tokens as tokens_fit,
+    a.requests, a.tokens
+  from allowed a, used u
+),
+counted as (
+  insert into model_usage as m (tenant_id, day, model, shard, requests, prompt_tokens, completion_tokens)
+  select %(tenant)s, (select day from today), %(model)s, %(shard)s, 1, %(prompt_tokens)s, %(completion_tokens)s
+  from room where requests_fit and tokens_fit
+  on conflict (tenant_id, day, model, shard) do update set
+    requests = m.requests + excluded.requests,
+    prompt_tokens = m.prompt_tokens + excluded.prompt_tokens,
+    completion_tokens = m.completion_tokens + excluded.completion_tokens
+)
+select r.requests_fit, r.tokens_fit, r.requests, r.tokens, t.day,
+  extract(epoch from (t.day + 1)::timestamp - (now() at time zone 'utc'))::float8
+from room r, today t
+
+-- settle_usage --
+update model_usage set
+  requests = greatest(requests + %(requests)s, 0),
+  prompt_tokens = greatest(prompt_tokens + %(prompt_tokens)s, 0),
+  completion_tokens = greatest(completion_tokens + %(completion_tokens)s, 0)
+where tenant_id = %(tenant)s and day = %(day)s and model = %(model)s and shard = %(shard)s
+
 -- collection --
 select * from found_collection(%(name)s)
 
@@ -148,7 +190,7 @@ with begun as (
     leased_until = excluded.leased_until, leased_by = excluded.leased_by,
     leased_message = excluded.leased_message, leased_delivery = excluded.leased_delivery
   where d.version_id is distinct from excluded.version_id
-    or ((d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK'))
+    or ((d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK', 'BUDGET'))
       and (coalesce(d.leased_until, '-infinity') <= now() or d.leased_by = excluded.leased_by
         or (d.leased_message = excluded.leased_message and d.leased_delivery < excluded.leased_delivery)))
   returning d.id
@@ -158,7 +200,7 @@ union all
 select 'settled' where is_erased(%(tenant)s, %(place)s, %(document)s, %(modified_at)s)
 union all
 select case
-    when status in ('ready', 'failed') and coalesce(error_code, '') not in ('INTERNAL', 'STUCK') then 'settled'
+    when status in ('ready', 'failed') and coalesce(error_code, '') not in ('INTERNAL', 'STUCK', 'BUDGET') then 'settled'
     when leased_message = %(message)s then 'busy'
     else 'duplicate'
   end
@@ -660,6 +702,9 @@ where id = %(key_id)s and revoked_at is null and (expires_at is null or expires_
 
 -- create_tenant --
 insert into tenants (id, name) values (%(tenant)s, %(name)s) on conflict (name) do nothing returning id
+
+-- limit_tenant --
+update tenants set requests_per_day = %(requests_per_day)s, tokens_per_day = %(tokens_per_day)s where id = %(tenant)s returning id
 
 -- create_api_key --
 insert into api_keys (tenant_id, id, digest, role, name) values (%(tenant)s, %(key_id)s, %(digest)s, %(role)s, %(name)s)

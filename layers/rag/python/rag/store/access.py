@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass
 
 from rag import keys
-from rag.errors import InvalidRequestError, NotAuthorizedError
+from rag.errors import InvalidRequestError, NotAuthorizedError, NotFoundError
 from rag.store.collections import DEFAULT_COLLECTION, DEFAULT_LANGUAGE, create_collection
 from rag.store.database import Database, Transaction
 from rag.types import Caller, EmbeddingSpace, Role
@@ -52,3 +52,17 @@ class TenantStore:
 
         self.database.write(tenant_id, work)
         return tenant_id, key
+
+    def limit(self, tenant_id: uuid.UUID, *, requests_per_day: int | None, tokens_per_day: int | None) -> None:
+        """Set what a tenant may use of the models in a day; None: as the deployment says, 0: any number.
+
+        NotFoundError when there is no such tenant.
+        """
+
+        def work(transaction: Transaction) -> bool:
+            found = transaction.rows("limit_tenant", requests_per_day=requests_per_day, tokens_per_day=tokens_per_day)
+            return bool(found)
+
+        if not self.database.write(tenant_id, work):
+            msg = f"there is no tenant {tenant_id}"
+            raise NotFoundError(msg)

@@ -75,6 +75,7 @@ class IndexStore:
         *,
         lease_seconds: float | None = None,
         failure: str | None = None,
+        code: FailureCode = GIVEN_UP,
     ) -> Begun:
         """Mark the document as being processed, or as given up with this reason; chunks of the version before stay.
 
@@ -89,7 +90,7 @@ class IndexStore:
                 collection=collection.id,
                 key=location.key,
                 status="failed" if failure else "processing",
-                error_code=GIVEN_UP if failure else None,
+                error_code=code if failure else None,
                 error_message=failure,
                 version=version.version_id,
                 size=version.size,

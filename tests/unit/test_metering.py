@@ -1,0 +1,157 @@
+"""Calls to models are counted before they are made, corrected after, and refused beyond the budget."""
+
+from __future__ import annotations
+
+import uuid
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+import pytest
+
+from rag.deadline import Deadline
+from rag.errors import BudgetError, UnavailableError
+from rag.metering import Metered
+from rag.types import Completion, Usage, Vector
+
+TENANT = uuid.UUID(int=7)
+TODAY = date(2026, 11, 21)
+ASKED = [{"role": "user", "content": "How are refunds paid?"}]
+
+
+@dataclass
+class FakeLLM:
+    """Takes `requests` for each call; `tokens` (in, out) is what it says that one took."""
+
+    requests: int = 1
+    tokens: tuple[int, int] = (11, 3)
+    down: bool = False
+    embedding_model: str = "embedder"
+    dimensions: int = 2
+    chat_model: str = "chatter"
+    answer_tokens: int = 50
+
+    def require_embedding(self) -> None:
+        return
+
+    def embed(self, texts: Sequence[str], deadline: Deadline, used: Usage | None = None) -> list[Vector]:
+        self._use(used, self.tokens[0], 0)
+        return [array("f", [1.0, 0.0]) for _ in texts]
+
+    def complete(
+        self,
+        messages: Sequence[dict[str, str]],
+        deadline: Deadline,
+        *,
+        most_tokens: int | None = None,
+        used: Usage | None = None,
+    ) -> Completion:
+        self._use(used, *self.tokens)
+        return Completion("Yes.", "chatter", *self.tokens)
+
+    def stream(
+        self,
+        messages: Sequence[dict[str, str]],
+        deadline: Deadline,
+        say: Callable[[str], None],
+        *,
+        most_tokens: int | None = None,
+        used: Usage | None = None,
+    ) -> Completion:
+        say("Yes.")
+        return self.complete(messages, deadline, most_tokens=most_tokens, used=used)
+
+    def _use(self, used: Usage | None, asked: int, answered: int) -> None:
+        assert used is not None
+        used.requests += self.requests
+        if self.down:
+            used.errors += self.requests
+            raise UnavailableError("down")
+        used.prompt_tokens += asked
+        used.completion_tokens += answered
+
+
+@dataclass
+class FakeLedger:
+    """A sum per model, and what was in it while a call was made; with `full`, no room."""
+
+    sums: dict[str, list[int]] = field(default_factory=dict)
+    reserved: list[tuple[int, int]] = field(default_factory=list)
+    full: bool = False
+    away: bool = False
+
+    def require(self, tenant_id: uuid.UUID) -> None:
+        if self.full:
+            raise BudgetError("used up", retry_after_seconds=60)
+
+    def reserve(self, tenant_id: uuid.UUID, model: str, *, prompt_tokens: int, completion_tokens: int) -> date:
+        self.require(tenant_id)
+        self.reserved.append((prompt_tokens, completion_tokens))
+        self._add(model, 1, prompt_tokens, completion_tokens)
+        return TODAY
+
+    def settle(
+        self,
+        tenant_id: uuid.UUID,
+        model: str,
+        day: date,
+        *,
+        requests: int,
+        prompt_tokens: int,
+        completion_tokens: int,
+    ) -> None:
+        assert (tenant_id, day) == (TENANT, TODAY)
+        if self.away:
+            raise UnavailableError("the database is not available")
+        self._add(model, requests, prompt_tokens, completion_tokens)
+
+    def _add(self, model: str, *numbers: int) -> None:
+        before = self.sums.get(model, [0, 0, 0])
+        self.sums[model] = [old + new for old, new in zip(before, numbers, strict=True)]
+
+
+def soon() -> Deadline:
+    return Deadline.after(10)
+
+
+def test_a_call_is_counted_by_its_estimate_and_then_by_what_the_model_says() -> None:
+    ledger = FakeLedger()
+    model = Metered(FakeLLM(requests=2), ledger, TENANT)
+    model.complete(ASKED, soon(), most_tokens=20)
+    model.stream(ASKED, soon(), lambda _: None, most_tokens=2_000)
+    model.embed(["Refunds are paid.", "Parcels arrive."], soon())
+    assert ledger.reserved == [(5, 20), (5, 50), (7, 0)]
+    assert ledger.sums == {"chatter": [4, 22, 6], "embedder": [2, 11, 0]}
+    assert (model.used.requests, model.used.prompt_tokens, model.used.completion_tokens) == (6, 33, 6)
+
+
+def test_where_the_model_does_not_say_the_estimate_stays() -> None:
+    ledger = FakeLedger()
+    model = Metered(FakeLLM(tokens=(0, 0)), ledger, TENANT)
+    model.complete(ASKED, soon(), most_tokens=20)
+    assert ledger.sums == {"chatter": [1, 5, 20]}
+    assert model.used.tokens == 25
+
+
+def test_a_call_that_fails_costs_its_requests_and_no_tokens() -> None:
+    ledger = FakeLedger()
+    model = Metered(FakeLLM(requests=3, down=True), ledger, TENANT)
+    with pytest.raises(UnavailableError):
+        model.embed(["Refunds are paid."], soon())
+    assert ledger.sums == {"embedder": [3, 0, 0]}
+    assert (model.used.requests, model.used.errors, model.used.tokens) == (3, 3, 0)
+
+
+def test_a_call_beyond_the_budget_is_not_made() -> None:
+    model = Metered(FakeLLM(), FakeLedger(full=True), TENANT)
+    for call in (model.require_embedding, lambda: model.embed(["x"], soon()), lambda: model.complete(ASKED, soon())):
+        with pytest.raises(BudgetError):
+            call()
+    assert model.used == Usage(refused=3)
+
+
+def test_what_was_paid_for_is_kept_when_it_cannot_be_counted() -> None:
+    ledger = FakeLedger(away=True)
+    assert Metered(FakeLLM(), ledger, TENANT).complete(ASKED, soon(), most_tokens=20).text == "Yes."
+    assert ledger.sums == {"chatter": [1, 5, 20]}
