@@ -32,6 +32,9 @@ class PlainEmbedder:
     def __init__(self) -> None:
         self.used = Usage()
 
+    def require_embedding(self) -> None:
+        """There is always one."""
+
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
         return [array("f", unit(text, SPACE.dimensions)) for text in texts]
 
