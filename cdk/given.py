@@ -96,6 +96,8 @@ class Given:
             },
             "roles": {"RAG_IAM_ROLES": json.dumps(ROLES)},
         }
+        if self._recognises(row):
+            every["RAG_OCR"] = "textract"
         if row.folder == QUERY.folder and self.stage.cors_origins:
             every["RAG_CORS_ORIGINS"] = json.dumps(self.stage.cors_origins)
         if row in ASKING:
@@ -134,8 +136,13 @@ class Given:
         return [
             database,
             *(statement for use in sorted(row.uses) for statement in optional[use]),
+            # It has no resource to name: what is read comes with the request.
+            *([allow(["textract:DetectDocumentText"], "*")] if self._recognises(row) else []),
             *self.failing(),
         ]
+
+    def _recognises(self, row: FunctionRow) -> bool:
+        return self.stage.text_recognition and row == INGEST
 
     def reserved(self, row: FunctionRow) -> int | None:
         """Sandboxes that the function may have at once; None: what the account has left.

@@ -66,6 +66,8 @@ class Stage:
     hosted_zone_id: str = ""
     certificate_arn: str = ""
     cors_origins: tuple[str, ...] = ()
+    # Amazon Textract reads pages without text, which costs money for each.
+    text_recognition: bool = False
     allowed_cidrs: tuple[str, ...] = ()
     model_url: str = _default("model_url")
     embedding_model: str = _default("embedding_model")

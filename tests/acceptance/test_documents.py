@@ -21,7 +21,8 @@ FINAL = {"ready", "failed"}
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[PlatformProcess]:
-    with platform_process() as running:
+    # What is installed on this machine would decide over scans.
+    with platform_process({"RAG_OCR": "off"}) as running:
         yield running
 
 

@@ -73,3 +73,24 @@ def test_a_webhooks_requests_are_signed_by_one_function_alone() -> None:
     told = starting(service, "AWS::Lambda::Function", "Notify")["Properties"]["Environment"]["Variables"]
     assert told["RAG_WEBHOOK_URL"] == "https://hooks.example.org/rag"
     assert "WebhookKey" in text(told["RAG_WEBHOOK_SECRET"])
+
+
+def test_pages_without_text_are_sent_to_textract_by_ingest_alone_and_only_where_that_is_asked_for() -> None:
+    service = template_of(replace(STAGING, text_recognition=True), "service")
+    allowed = {
+        name.partition("Policy")[0]: policy["Properties"]["PolicyDocument"]["Statement"]
+        for name, policy in resources(service, "AWS::IAM::ManagedPolicy").items()
+        if "textract" in text(policy["Properties"]["PolicyDocument"])
+    }
+    assert set(allowed) == {"Ingest"}
+    [statement] = [each for each in allowed["Ingest"] if "textract" in text(each)]
+    # The CDK makes one statement of all that have no resource to name.
+    assert [action for action in statement["Action"] if "textract" in action] == ["textract:DetectDocumentText"]
+    assert (statement["Effect"], statement["Resource"]) == ("Allow", "*")
+    told = {
+        name.partition("Function")[0]
+        for name, function in resources(service, "AWS::Lambda::Function").items()
+        if function["Properties"].get("Environment", {}).get("Variables", {}).get("RAG_OCR") == "textract"
+    }
+    assert told == {"Ingest"}
+    assert "textract" not in text(template_of(STAGING, "service"))

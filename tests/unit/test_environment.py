@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from functions.table import FUNCTIONS, INGEST, FunctionRow
@@ -37,6 +39,14 @@ def test_settings_of_the_user_reach_each_function(row: FunctionRow) -> None:
 def test_nothing_else_of_the_user_reaches_a_function() -> None:
     given = dict.fromkeys(shell.OURS | {"RAG_URL", "RAG_API_KEY", "RAG_DATA", "TEST_DATA", "HOME"}, "elsewhere")
     assert shell.read({**given, "RAG_LOG_LEVEL": ""}) == shell.Shell()
+
+
+def test_scans_are_read_by_tesseract_where_it_is_installed_and_nobody_says_otherwise(tmp_path: Path) -> None:
+    program = tmp_path / "tesseract"
+    program.write_text("")
+    program.chmod(0o755)
+    assert shell.read({"PATH": str(tmp_path)}).settings == {"RAG_OCR": "tesseract"}
+    assert shell.read({"PATH": str(tmp_path), "RAG_OCR": "off"}).settings == {"RAG_OCR": "off"}
 
 
 def test_what_the_platform_sets_is_not_taken_from_the_user() -> None:
