@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 
+from functions.ingest.suspects import suspects
 from rag import ingestion, notifying, telemetry, wiring
 from rag.deadline import Deadline
 from rag.errors import BudgetError, BusyError, NotFoundError, OutOfTimeError, RagError
@@ -68,10 +69,34 @@ def work_off_all(records: list[JSON], context: LambdaContext) -> list[str]:
     def failed(messages: list[JSON]) -> list[str]:
         return [record["messageId"] for record in messages if not done(record, context)]
 
-    groups = by_document(records, wiring.settings().bucket)
     build_edges()
+    groups = by_document(records, wiring.settings().bucket)
+    alone = suspected(groups)
     with ThreadPoolExecutor(wiring.settings().ingest_threads, thread_name_prefix="ingest") as threads:
-        return list(chain.from_iterable(threads.map(failed, groups)))
+        failures = list(chain.from_iterable(threads.map(failed, [group for group in groups if group not in alone])))
+    for number, group in enumerate(alone):
+        acknowledge(records, {*failures, *(record["messageId"] for rest in alone[number:] for record in rest)})
+        failures += failed(group)
+    return failures
+
+
+def suspected(groups: list[list[JSON]]) -> list[list[JSON]]:
+    """What may have ended a sandbox is worked off last, and alone."""
+    try:
+        found = suspects(groups, wiring.settings().bucket, wiring.index_store())
+    except Exception as error:  # they are worked off like all others
+        logger.warning("not looked for what ended a sandbox", exc_info=error)
+        return []
+    metrics.add_metric("MessagesSuspected", MetricUnit.Count, sum(map(len, found)))
+    return found
+
+
+def acknowledge(records: list[JSON], left: set[str]) -> None:
+    """Have the queue forget all but what is left: if the next one ends this sandbox, they are not delivered again."""
+    try:
+        wiring.queue().done([record["receiptHandle"] for record in records if record["messageId"] not in left])
+    except Exception as error:  # then they are, and there is nothing to do for them
+        logger.warning("not acknowledged ahead", exc_info=error)
 
 
 def build_edges() -> None:

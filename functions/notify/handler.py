@@ -9,7 +9,6 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from rag import burying, notifying, telemetry, wiring
 from rag.deadline import Deadline
-from rag.errors import UnavailableError
 from rag.types import JSON
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def bury(deadline: Deadline) -> int:
             store=wiring.index_store(),
             deadline=deadline,
         )
-    except UnavailableError as error:  # the next run looks again
+    except Exception as error:  # the next run looks again
         logger.warning("dead letters not looked at", exc_info=error)
     for location in buried:
         logger.info("buried", tenant_id=str(location.tenant_id), document_id=str(location.document_id))

@@ -116,6 +116,12 @@ select d.id, c.name, d.key, d.status, d.title, d.media_type, d.version_id, d.siz
 from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
 where d.tenant_id = %(tenant)s and d.id = %(document)s
 
+-- documents_under_way --
+-- Begun by one of these messages, and neither ended nor left: the sandbox was ended meanwhile.
+select id, attempts from documents
+where tenant_id = %(tenant)s and id = any (%(documents)s::uuid[]) and leased_until is not null
+  and leased_message = any (%(messages)s::text[])
+
 -- bury_document --
 -- Where it waits, or was begun by no other than the message that is dead, and nobody is at work on it.
 insert into documents as d (tenant_id, id, collection_id, key, status, version_id, size, error_code, error_message)

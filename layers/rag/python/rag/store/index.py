@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -225,6 +226,16 @@ class IndexStore:
             return -before.chunk_count
 
         return self.changed(location, collection, work) is not None
+
+    def under_way(
+        self, tenant_id: uuid.UUID, documents: Sequence[uuid.UUID], messages: Sequence[str]
+    ) -> dict[uuid.UUID, int]:
+        """Of these documents those that one of these messages began and did not end, and how often they were begun."""
+        rows = self.database.read(
+            tenant_id,
+            lambda transaction: transaction.last_rows("documents_under_way", documents=documents, messages=messages),
+        )
+        return dict(rows)
 
     def bury(
         self, location: Location, collection: Collection, version: ObjectVersion, *, message_id: str, reason: str
