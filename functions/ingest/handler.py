@@ -7,6 +7,7 @@ import gc
 # Until everything is imported, which stays: looking for garbage among it again and again is a tenth of the time.
 gc.disable()
 
+import errno
 import math
 import time
 import uuid
@@ -21,7 +22,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from functions.ingest.suspects import suspects
 from rag import ingestion, notifying, telemetry, wiring
 from rag.deadline import Deadline
-from rag.errors import BudgetError, BusyError, NotFoundError, OutOfTimeError, RagError
+from rag.errors import BudgetError, BusyError, FailureCode, NotFoundError, OutOfTimeError, RagError
 from rag.records import Continuation, Named, by_document, continuation, ignored, named
 from rag.staging import RESERVE_SECONDS
 from rag.types import JSON, Delivery, Location
@@ -36,6 +37,8 @@ metrics = telemetry.metrics()
 gc.freeze()
 gc.enable()
 
+# A disk that is full, a quota that is used up, a file that may not be as large.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Time that is left to report the batch after the last document's deadline.
 MARGIN_SECONDS = 5.0
 # The attribute of a message that was put off: when the first one of its kind was sent.
@@ -317,15 +320,30 @@ def retry(record: JSON, failures: dict[Named | None, Exception], delivery: Deliv
         for document, error in failures.items():
             # A document is none the worse for a sidecar that could not be looked at.
             if document is not None and not document.sidecar:
-                # What an unforeseen error says may be of the inside: it stays in the log.
-                reason = str(error) if isinstance(error, RagError) else f"see the log of message {record['messageId']}"
+                code, reason = given_up(error, record["messageId"])
                 reason = f"given up after {delivery.number} deliveries: {reason}"
                 ingestion.give_up(
-                    document.location, reason, delivery, bucket=wiring.bucket(), store=wiring.index_store()
+                    document.location,
+                    reason,
+                    delivery,
+                    bucket=wiring.bucket(),
+                    store=wiring.index_store(),
+                    code=code,
                 )
     finally:
         # The queue moves it to the dead letters when it is asked for it once more, so that must be now.
         wiring.queue().deliver_again(record["receiptHandle"], seconds=0)
+
+
+def given_up(error: Exception, message_id: str) -> tuple[FailureCode, str]:
+    """Why, for whoever uploaded it: what an unforeseen error says may be of the inside, and stays in the log."""
+    if isinstance(error, RagError):
+        return "INTERNAL", str(error)
+    if isinstance(error, MemoryError):
+        return "OUT_OF_MEMORY", "it takes more memory than ingest has"
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return "DISK_FULL", "it takes more room on disk than ingest has"
+    return "INTERNAL", f"see the log of message {message_id}"
 
 
 def pause_seconds(error: Exception, receives: int) -> int:

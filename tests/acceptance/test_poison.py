@@ -102,6 +102,8 @@ def test_poison_ends_as_failed_and_dead_and_its_batch_mates_are_ready_at_their_s
         assert max(again.values()) <= 1
         [letter] = dead(platform)
         assert "poison.md" in letter
+        # Its last run's lease ends with the letter's being seen, within a minute; a redrive before would wait for it.
+        wait_for(lambda: told(platform, "poison.md") == ["failed"], lambda: told(platform, "poison.md"))
         model.mended = True
         moved = subprocess.run(
             [*RAG, "redrive", "--data", str(platform.directory), "--json"], capture_output=True, check=True

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import random
+import resource
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from rag import wiring
+from rag.types import Delivery, Location
 from tests import fake_model
 from tests.integration.deployment import BUCKET, Context, Deployment, before_reply, notification, sample
 from tests.lexeme_counts import LEXEME_COUNTS
@@ -78,6 +84,12 @@ class Inbox:
 
     def acknowledge(self, record: dict[str, Any]) -> None:
         self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=record["receiptHandle"])
+
+    def count(self) -> int:
+        """How many messages the queue still has, seen or not."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        found = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
+        return sum(int(found[name]) for name in names)
 
     def delete(self) -> None:
         self.sqs.delete_queue(QueueUrl=self.url)
@@ -277,6 +289,8 @@ def test_the_same_event_five_times_makes_one_version_and_no_extra_call(deploymen
         "erasures": 0,
         "ingestions": 1,
         "notifications": 1,
+        "pending_chunks": 0,
+        "pending_documents": 0,
         "pending_embeddings": 0,
     }
 
@@ -734,3 +748,67 @@ def test_a_sidecars_message_that_fails_for_good_leaves_its_document_ready(deploy
     assert deployment.documents()["note.txt"]["status"] == "ready"
     assert deliver(deployment, inbox.receive([records[0]["messageId"]])) == DONE
     assert shown(deployment, "note.txt") == ({"year": 1}, None)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As a full disk, but for this process alone: what it writes beyond this many bytes is refused."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_document_for_which_there_is_no_room_fails_alone_and_leaves_nothing(
+    deployment: Deployment, inbox: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    deployment.put("first.md", "The parser has started.")
+    started = set(tmp_path.rglob("*"))
+    large = notification(store(deployment, "large.md", "A long line about rivers. " * 200_000))
+    for receives in (1, 5):
+        small = notification(store(deployment, f"small-{receives}.md", "A note about lakes."))
+        with files_of_at_most(1_000_000):
+            failed = deployment.ingest(large, small, receives=receives)
+        assert failed == {"batchItemFailures": [{"itemIdentifier": "0"}]}
+    assert set(tmp_path.rglob("*")) == started
+    found = {key: one["status"] for key, one in deployment.documents().items()}
+    assert found == {"first.md": "ready", "small-1.md": "ready", "small-5.md": "ready", "large.md": "failed"}
+    assert deployment.documents()["large.md"]["error"]["code"] == "DISK_FULL"
+    assert deployment.ingest(large) == DONE
+    assert deployment.documents()["large.md"]["status"] == "ready"
+
+
+def test_what_a_sandbox_ended_over_is_worked_off_last_and_the_others_are_acknowledged_before(
+    deployment: Deployment, inbox: Inbox
+) -> None:
+    """The first delivery's sandbox ended while it was at `poison.md`: its row says so."""
+    keys = ["poison.md", "one.md", "two.md"]
+    records = inbox.deliver(*(notification(store(deployment, key, f"This is {key}.")) for key in keys))
+    with deployment.function("rag_ingest"):
+        begin(deployment, "poison.md", records[0]["messageId"])
+    for record in records:
+        record["attributes"]["ApproximateReceiveCount"] = "2"
+    left: list[int] = []
+
+    def look(handler: Any, body: dict[str, Any]) -> None:
+        if "poison" in str(body):
+            left.append(inbox.count())
+        fake_model.send_json(handler, fake_model.embeddings([fake_model.unit(text, 4) for text in body["input"]]))
+
+    deployment.model.script = [look] * 3
+    assert deliver(deployment, records) == DONE
+    assert left == [1]
+    assert {one["status"] for one in deployment.documents().values()} == {"ready"}
+
+
+def begin(deployment: Deployment, key: str, message_id: str) -> None:
+    location = Location(deployment.tenant, "default", key)
+    version = wiring.bucket().head(location.object_key)
+    collection = wiring.index_store().collection(location, create=True)
+    assert version
+    assert collection
+    delivery = Delivery(message_id)
+    assert wiring.index_store().begin(location, collection, version, delivery, lease_seconds=600) == "begun"

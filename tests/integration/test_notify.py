@@ -13,6 +13,8 @@ import psycopg
 import pytest
 
 from local.aws import EVENTS
+from rag import wiring
+from rag.types import Delivery, Location
 from tests import fake_model
 from tests.integration.deployment import BUCKET, Context, Deployment, notification, sample
 from tests.integration.receiver import Receiver, receiving
@@ -295,3 +297,48 @@ def test_the_outbox_shows_a_tenant_nothing_of_another(deployment: Deployment) ->
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         connection.execute("table notifications")
+
+
+def killed(deployment: Deployment, key: str, message_id: str) -> str:
+    """A document at whose last delivery the sandbox was killed; its message."""
+    location = Location(deployment.tenant, "default", key)
+    store(deployment, key, "What kills whoever reads it.")
+    with deployment.function("rag_ingest"):
+        version = wiring.bucket().head(location.object_key)
+        collection = wiring.index_store().collection(location, create=True)
+        assert version
+        assert collection
+        given = {"lease_seconds": 600, "failure": "the last delivery did not end"}
+        delivery = Delivery(message_id, 5, last=True)
+        assert wiring.index_store().begin(location, collection, version, delivery, **given) == "begun"
+    return notification(location.object_key)
+
+
+def test_a_dead_letter_ends_the_lease_of_the_run_that_was_killed_with_it(deployment: Deployment, dead: Inbox) -> None:
+    sent = dead.sqs.send_message(QueueUrl=dead.url, MessageBody=notification(f"{deployment.tenant}/default/poison.md"))
+    killed(deployment, "poison.md", sent["MessageId"])
+    assert told(deployment) == []
+    assert notify(deployment) == {**QUIET, "buried": 1, "told": 1}
+    assert told(deployment) == [("poison.md", "failed")]
+    assert notify(deployment) == QUIET
+
+
+def test_a_redriven_message_waits_for_the_lease_and_is_not_lost(deployment: Deployment) -> None:
+    body = killed(deployment, "poison.md", "the-first")
+    assert deployment.ingest(body)["batchItemFailures"]
+    assert deployment.documents()["poison.md"]["status"] == "failed"
+    with psycopg.connect(deployment.database.superuser_dsn()) as connection:
+        connection.execute("update documents set leased_until = now()")
+    assert deployment.ingest(body) == {"batchItemFailures": []}
+    assert deployment.documents()["poison.md"]["status"] == "ready"
+
+
+def test_a_retry_does_not_wait_for_a_run_that_was_killed(deployment: Deployment) -> None:
+    body = killed(deployment, "poison.md", "the-first")
+    again = Inbox(deployment.aws)
+    deployment.settings["RAG_RETRY_QUEUE_URL"] = again.url
+    path = f"/v1/documents/{deployment.documents()['poison.md']['id']}"
+    assert deployment.ask("POST", f"{path}/retry").status == 202
+    assert deployment.ingest(body) == {"batchItemFailures": []}
+    assert deployment.ask("GET", path).json["status"] == "ready"
+    again.delete()

@@ -42,6 +42,8 @@ FailureCode = Literal[
     "BUDGET",
     "INTERNAL",
     "STUCK",
+    "OUT_OF_MEMORY",
+    "DISK_FULL",
 ]
 
 

@@ -226,7 +226,7 @@ def give_up(
 ) -> None:
     """Record that no delivery is left, or none for long; a version that was ready stays so, and the one before serves.
 
-    With these two codes the next delivery begins anew.
+    With these codes the next delivery begins anew.
     """
     version = bucket.head(location.object_key)
     collection = store.collection(location, create=True)

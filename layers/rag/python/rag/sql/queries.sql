@@ -123,13 +123,18 @@ where tenant_id = %(tenant)s and id = any (%(documents)s::uuid[]) and leased_unt
   and leased_message = any (%(messages)s::text[])
 
 -- bury_document --
--- Where it waits, or was begun by no other than the message that is dead, and nobody is at work on it.
+-- Where it waits and nobody is at work on it; and whatever the lease says, where the message that is dead had it last: who
+-- worked that off is gone, or the queue would not have given the message up.
 insert into documents as d (tenant_id, id, collection_id, key, status, version_id, size, error_code, error_message)
 values (%(tenant)s, %(document)s, %(collection)s, %(key)s, 'failed', %(version)s, %(size)s, %(error_code)s, %(reason)s)
 on conflict (tenant_id, id) do update set
-  status = 'failed', error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
-where d.status in ('uploaded', 'processing')
-  and coalesce(d.leased_until, '-infinity') <= now() and coalesce(d.leased_message, %(message)s) = %(message)s
+  status = 'failed', error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now(),
+  leased_until = null
+where d.status <> 'ready' and (
+  (d.leased_message = %(message)s and d.leased_until is not null)
+  or (d.status <> 'failed' and coalesce(d.leased_until, '-infinity') <= now()
+    and coalesce(d.leased_message, %(message)s) = %(message)s)
+)
 returning d.id
 
 -- tenants_to_notify --
@@ -196,7 +201,7 @@ with begun as (
     leased_until = excluded.leased_until, leased_by = excluded.leased_by,
     leased_message = excluded.leased_message, leased_delivery = excluded.leased_delivery
   where d.version_id is distinct from excluded.version_id
-    or ((d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK', 'BUDGET'))
+    or ((d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK', 'BUDGET', 'OUT_OF_MEMORY', 'DISK_FULL'))
       and (coalesce(d.leased_until, '-infinity') <= now() or d.leased_by = excluded.leased_by
         or (d.leased_message = excluded.leased_message and d.leased_delivery < excluded.leased_delivery)))
   returning d.id
@@ -206,8 +211,9 @@ union all
 select 'settled' where is_erased(%(tenant)s, %(place)s, %(document)s, %(modified_at)s)
 union all
 select case
-    when status in ('ready', 'failed') and coalesce(error_code, '') not in ('INTERNAL', 'STUCK', 'BUDGET') then 'settled'
-    when leased_message = %(message)s then 'busy'
+    when status in ('ready', 'failed') and coalesce(error_code, '') not in ('INTERNAL', 'STUCK', 'BUDGET', 'OUT_OF_MEMORY', 'DISK_FULL') then 'settled'
+    -- What is only given up for the time being may yet be needed from this message, once that run is over.
+    when leased_message = %(message)s or status = 'failed' then 'busy'
     else 'duplicate'
   end
 from documents
@@ -337,7 +343,7 @@ insert into pending_embeddings (tenant_id, document_id, space_id, content_hash, 
 select %(tenant)s, d.id, %(space)s, given.content_hash, given.embedding
 from documents d, unnest(%(content_hashes)s::bytea[], %(embeddings)s::vector[]) as given (content_hash, embedding)
 where d.tenant_id = %(tenant)s and d.id = %(document)s
-  and (d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK'))
+  and (d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK', 'BUDGET', 'OUT_OF_MEMORY', 'DISK_FULL'))
 for share of d
 on conflict do nothing
 
