@@ -4,7 +4,21 @@ from typing import Any
 
 import typer
 
-from local.cli import ask, conversations, cost, demo, documents, erasing, evaluate, put, redrive, status, tenants, up
+from local.cli import (
+    ask,
+    conversations,
+    cost,
+    demo,
+    documents,
+    erasing,
+    evaluate,
+    put,
+    reconcile,
+    redrive,
+    status,
+    tenants,
+    up,
+)
 from local.cli.connection import Wanted
 from local.cli.remote import ApiKey, AsJson, Data, Given, Url
 
@@ -58,6 +72,8 @@ _add("delete", erasing.delete, erasing.DELETE_EPILOG)
 _add("erasures", erasing.erasures, erasing.ERASURES_EPILOG)
 _add("retry", documents.retry, documents.RETRY_EPILOG)
 _add("redrive", redrive.redrive, redrive.EPILOG)
+_add("history", documents.history, documents.HISTORY_EPILOG)
+_add("reconcile", reconcile.reconcile, reconcile.EPILOG)
 _add("conversations", conversations.conversations, conversations.CONVERSATIONS_EPILOG)
 _add("collections", documents.collections, documents.COLLECTIONS_EPILOG)
 _add("eval", evaluate.evaluate, evaluate.EPILOG)

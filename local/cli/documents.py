@@ -1,4 +1,4 @@
-"""`rag documents`, `rag retry`, `rag collections`: what the platform holds."""
+"""`rag documents`, `rag retry`, `rag history`, `rag collections`: what the platform holds."""
 
 import asyncio
 import time
@@ -22,6 +22,12 @@ Examples:
   rag retry scan.pdf                       # its key, as `rag documents --status failed` lists it
   rag retry --failed --collection hr       # all that failed there, for instance after a mended fault
   rag retry scan.pdf --wait                # until it is ready, or has failed again
+"""
+
+HISTORY_EPILOG = """\b
+Examples:
+  rag history handbook.pdf
+  rag history travel.md --collection hr --json | jq '[.history[].cost_usd] | add'
 """
 
 COLLECTIONS_EPILOG = """\b
@@ -77,6 +83,25 @@ async def retry(
 
 
 @remote
+async def history(
+    session: Session,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A key, as `rag documents` lists it.")],
+    *,
+    collection: CollectionName = "default",
+) -> int:
+    """Show what was done for a document.
+
+    Its latest attempts, the newest first: how each ended, how long its stages took, and what the model was asked.
+    """
+    found = await _document(session, key, collection)
+    document = await session.client.document(found["id"]) if found else None
+    if document is None:
+        raise Failure(f"There is no document {key} in {collection}.", hint="`rag documents` lists the keys there are.")
+    session.show(document, _tell_history)
+    return 0
+
+
+@remote
 async def collections(session: Session) -> int:
     """List collections and how much they hold."""
     session.show(await session.client.call("GET", "/v1/collections"), tell_collections)
@@ -90,6 +115,28 @@ def tell_collections(reply: dict[str, Any]) -> None:
         return
     rows = [(c["name"], c["language"], c["document_count"], c["chunk_count"]) for c in reply["collections"]]
     table(("collection", "language", "documents", "chunks"), rows)
+
+
+def _tell_history(document: dict[str, Any]) -> None:
+    print(f"{one_line(document['key'])} is {one_line(document['status'])}, in {one_line(document['collection'])}.\n")
+    headings = ("began", "version", "try", "outcome", "chunks", "calls", "tokens", "USD", "seconds", "reason")
+    table(headings, [_attempt_row(attempt) for attempt in document["history"]])
+
+
+def _attempt_row(attempt: dict[str, Any]) -> tuple[Any, ...]:
+    error, took = attempt["error"], attempt["durations_ms"]
+    return (
+        one_line(attempt["started_at"])[:19].replace("T", " "),
+        one_line(attempt["version_id"])[:12],
+        attempt["attempt"],
+        attempt["outcome"],
+        attempt["chunk_count"] or "",
+        attempt["model_calls"] or "",
+        attempt["tokens"] or "",
+        "" if attempt["cost_usd"] is None else f"{attempt['cost_usd']:.6f}",
+        " + ".join(f"{stage} {milliseconds / 1000:.1f}" for stage, milliseconds in took.items() if milliseconds),
+        f"{error['code']}: {error['message']}" if error else "",
+    )
 
 
 async def _retry(session: Session, key: str, collection: str) -> dict[str, Any]:

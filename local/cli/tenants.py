@@ -1,13 +1,14 @@
 """`rag tenants`: tenants of the local platform are made, with a first key, limited and erased."""
 
 import uuid
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from functions.table import TENANTS
+from local.cli.administration import invoke
 from local.cli.asking_back import confirm
 from local.cli.connection import data_directory, ready_file
-from local.cli.failure import Failure, NotRunning
 from local.cli.output import as_json, one_line
 from local.cli.remote import AsJson, Data, Given
 
@@ -53,7 +54,7 @@ def create(
     """
     before = ctx.obj or Given()
     ready = ready_file(data_directory(data or before.wanted.data))
-    made = _invoke(ready, {"action": "create", "name": name})
+    made = invoke(ready, TENANTS.name, {"action": "create", "name": name})
     if json or before.json:
         print(as_json(made))
     else:
@@ -93,7 +94,7 @@ def limit(
     before = ctx.obj or Given()
     ready = ready_file(data_directory(data or before.wanted.data))
     limits = {"tenant_id": tenant_id, "requests_per_day": requests_per_day, "tokens_per_day": tokens_per_day}
-    made = _invoke(ready, {"action": "limit", **limits})
+    made = invoke(ready, TENANTS.name, {"action": "limit", **limits})
     if json or before.json:
         print(as_json(made))
     else:
@@ -123,30 +124,14 @@ def erase(
     """
     before = ctx.obj or Given()
     ready = ready_file(data_directory(data or before.wanted.data))
-    found = _invoke(ready, {"action": "erasures", "tenant_id": str(tenant)})["erasures"]
+    found = invoke(ready, TENANTS.name, {"action": "erasures", "tenant_id": str(tenant)})["erasures"]
     receipt = next((each for each in found if each["scope"] == "tenant"), None)
     if receipt is None:
         confirm(f"tenant {tenant}", yes=yes)
-        receipt = _invoke(ready, {"action": "erase", "tenant_id": str(tenant)})
+        receipt = invoke(ready, TENANTS.name, {"action": "erase", "tenant_id": str(tenant)})
     if json or before.json:
         print(as_json(receipt))
     else:
         removed = ", ".join(f"{count} {one_line(kind)}" for kind, count in receipt["removed"].items()) or "nothing yet"
         print(f"Tenant {tenant}: {one_line(receipt['status'])}. Removed: {removed}.")
     return 0
-
-
-def _invoke(ready: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
-    import httpx  # noqa: PLC0415 (it costs 0.3 s, which `rag --help` need not wait for)
-
-    url = f"{ready['admin_url']}/2015-03-31/functions/tenants/invocations"
-    headers = {"authorization": f"Bearer {ready['admin_token']}"}
-    try:
-        response = httpx.post(url, json=event, headers=headers, timeout=60.0, trust_env=False)
-    except httpx.TransportError as problem:
-        raise NotRunning(f"Nothing answers at {ready['admin_url']}.", hint="Start it with `rag up`.") from problem
-    reply: dict[str, Any] = response.json()
-    if response.is_error or "X-Amz-Function-Error" in response.headers:
-        message = reply.get("errorMessage") or reply.get("message") or f"HTTP {response.status_code}"
-        raise Failure(f"Nothing was changed: {one_line(message)}")
-    return reply

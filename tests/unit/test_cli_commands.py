@@ -476,6 +476,61 @@ def test_a_tenant_that_cannot_be_made_exits_1_with_the_functions_words(
     assert "The name is empty." in capsys.readouterr().err
 
 
+def compared(**counts: Any) -> dict[str, Any]:
+    whole = {"keys": 7, "missing": 2, "outdated": 0, "orphaned": 1, "seconds": 1.5}
+    part = {"keys": 3, "missing": 1, "outdated": 0, "orphaned": 0, "complete": True, "pass": whole}
+    return {"compared": {**part, **counts}, "swept": {"requeued": 1, "stuck": 0}, "canary": None}
+
+
+def test_the_bucket_is_compared_run_after_run_until_all_of_it_is(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready = {"url": api.url, "api_key": "x", "admin_url": api.url, "admin_token": "t0ken"}
+    (tmp_path / "ready.json").write_text(json.dumps(ready))
+    path = "/2015-03-31/functions/reconcile/invocations"
+    for told in (compared(complete=False), compared()):
+        api.reply(path, told)
+    assert rag("reconcile", "--data", tmp_path, "--json") == 0
+    whole = {"keys": 7, "missing": 2, "outdated": 0, "orphaned": 1, "seconds": 1.5, "requeued": 2, "stuck": 0}
+    printed = _printed(capsys)
+    assert printed == whole
+    assert [body for _, _, _, body in api.requests] == [{"now": True}] * 2
+    api.reply(path, compared())
+    assert rag("reconcile", "--data", tmp_path) == 0
+    assert "2 missing, 0 outdated, 1 orphaned.\n3 named to ingest again" in capsys.readouterr().out
+    api.reply(path, {**compared(), "compared": None})
+    assert rag("reconcile", "--data", tmp_path) == 1
+    assert "Another run is at work" in capsys.readouterr().err
+
+
+def test_the_history_of_a_document_is_shown_the_newest_attempt_first(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attempt = {
+        "attempt": 2,
+        "version_id": "v1",
+        "outcome": "ready",
+        "error": None,
+        "chunk_count": 3,
+        "embedded_count": 3,
+        "started_at": "2026-11-20T09:00:00Z",
+        "finished_at": "2026-11-20T09:00:01Z",
+        "durations_ms": {"fetch": 100, "parse": 0, "embed": 800, "store": 100},
+        "model_calls": 1,
+        "tokens": 120,
+        "cost_usd": 0.0000024,
+    }
+    late = {"code": "LATER", "message": "the model is not available: status 503"}
+    api.add("a.txt", history=[attempt, {**attempt, "attempt": 1, "outcome": "interrupted", "error": late}])
+    assert rag("history", "a.txt") == 0
+    out = capsys.readouterr().out
+    assert out.index("fetch 0.1 + embed 0.8 + store 0.1") < out.index("LATER: the model is not available: status 503")
+    assert rag("history", "a.txt", "--json") == 0
+    assert [one["attempt"] for one in _printed(capsys)["history"]] == [2, 1]
+    assert rag("history", "absent.txt") == 1
+    assert "There is no document absent.txt in default" in capsys.readouterr().err
+
+
 def test_filters_of_search_and_ask_are_sent_as_one(api: Api) -> None:
     expressions = [
         "year>=2020",
