@@ -14,7 +14,7 @@ from cdk.given import TRACING, Given, allow
 from cdk.layers import code_of
 from cdk.logs import log_group
 from cdk.packaging import function_asset
-from functions.table import FunctionRow
+from functions.table import USUAL_TEMPORARY_MIB, FunctionRow
 
 # Only CloudFormation may read what a function's answer or event holds, never a trace or a log.
 _QUIET = {"POWERTOOLS_TRACER_CAPTURE_RESPONSE": "false", "POWERTOOLS_LOGGER_LOG_EVENT": "false"}
@@ -60,6 +60,7 @@ class Function(Construct):
             layers=given.layers.of(row),
             timeout=aws_cdk.Duration.seconds(row.timeout_seconds),
             memory_size=row.memory_mib,
+            ephemeral_storage_size=_temporary_storage(row, snap_start=stage.snap_start),
             environment=self._environment(given),
             environment_encryption=given.data.keys.data,
             # Its own grants are refused: everything that it may do stands in one policy.
@@ -154,6 +155,12 @@ class Function(Construct):
             resources=["*"],
             conditions={"ArnEquals": {"lambda:SourceFunctionArn": [self.known_arn]}},
         )
+
+
+def _temporary_storage(row: FunctionRow, *, snap_start: bool) -> aws_cdk.Size | None:
+    """More than Lambda's usual 512 MiB, which a function with SnapStart cannot have."""
+    usual = row.temporary_mib == USUAL_TEMPORARY_MIB or (snap_start and row.warm)
+    return None if usual else aws_cdk.Size.mebibytes(row.temporary_mib)
 
 
 def _as_reported(arn: str) -> str:

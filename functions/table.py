@@ -8,6 +8,7 @@ from typing import Literal
 OWNER = "rag_owner"
 # Messages that ingest gets at once, at most.
 INGEST_BATCH_SIZE = 10
+USUAL_TEMPORARY_MIB = 512
 # Paths of the HTTP API that nobody needs a credential for.
 PUBLIC = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
 
@@ -23,7 +24,7 @@ class FunctionRow:
     Its code is `functions/<folder>`, by default the folder of its name. One that `streams` these routes (method and
     path) is their integration in the transfer mode STREAM, and is run by its `wrapper` instead of Lambda's runtime.
     A `warm` one has a sandbox before its first event where the stage pays for it (provisioned concurrency or
-    SnapStart); one with `schedule_seconds` is invoked with `{}` so often.
+    SnapStart); one with `schedule_seconds` is invoked with `{}` so often. `temporary_mib` is the size of its /tmp.
     """
 
     name: str
@@ -34,6 +35,7 @@ class FunctionRow:
     warm: bool = False
     schedule_seconds: int | None = None
     code: str | None = None
+    temporary_mib: int = USUAL_TEMPORARY_MIB
     streams: tuple[str, ...] = ()
 
     @property
@@ -62,7 +64,14 @@ class FunctionRow:
 
 
 INGEST = FunctionRow(
-    "ingest", 600, 2048, "rag_ingest", uses=frozenset({"bucket", "queue", "bus", "maintenance", "model"}), warm=True
+    "ingest",
+    600,
+    2048,
+    "rag_ingest",
+    uses=frozenset({"bucket", "queue", "bus", "maintenance", "model"}),
+    warm=True,
+    # Of each document that is worked on at once the file and its text, as JSON.
+    temporary_mib=2048,
 )
 # A second less than a REST API waits for an answer.
 QUERY = FunctionRow(

@@ -169,6 +169,20 @@ class Failure(BaseModel):
         return cls(code=document.error_code, message=document.error_message or "")
 
 
+class Progress(BaseModel):
+    """How far a large document has come: passages that are read, and embedded, so far."""
+
+    read: int
+    embedded: int
+    all_read: bool
+
+    @classmethod
+    def of(cls, document: Document) -> Progress | None:
+        if document.read_count is None or document.status != "processing":
+            return None
+        return cls(read=document.read_count, embedded=document.embedded_count or 0, all_read=document.all_read is True)
+
+
 class DocumentBody(BaseModel):
     id: uuid.UUID
     key: str
@@ -185,6 +199,7 @@ class DocumentBody(BaseModel):
     metadata: dict[str, Any]
     metadata_error: str | None
     warnings: list[str]
+    progress: Progress | None
 
     @classmethod
     def of(cls, document: Document) -> DocumentBody:
@@ -204,6 +219,7 @@ class DocumentBody(BaseModel):
             metadata=document.metadata,
             metadata_error=document.metadata_error,
             warnings=document.warnings,
+            progress=Progress.of(document),
         )
 
 

@@ -189,10 +189,18 @@ def _row(document: dict[str, Any]) -> tuple[Any, ...]:
         document["key"],
         document["status"],
         size(document["size"]),
-        document["chunk_count"] or "",
+        _chunks(document),
         one_line(document["updated_at"])[:16].replace("T", " "),
         reason,
     )
+
+
+def _chunks(document: dict[str, Any]) -> str:
+    """How many there are; of a large one that is being ingested, how many of those read so far are embedded."""
+    progress = document.get("progress")
+    if progress:
+        return f"{progress['embedded']}/{progress['read']}{'' if progress['all_read'] else '+'}"
+    return str(document["chunk_count"] or "")
 
 
 def _tell_retried(reply: dict[str, Any]) -> None:

@@ -133,6 +133,9 @@ def test_a_document_goes_on_over_many_runs_and_every_chunk_is_embedded_once(
     assert (document["status"], document["chunk_count"]) == ("ready", len(contents(deployment)))
     assert set(Counter(embedded(deployment)).values()) == {1}
     assert {one["status"] for one in shown} == {"processing"}
+    assert [(one["progress"]["read"], one["progress"]["embedded"]) for one in shown] == seen
+    assert [one["progress"]["all_read"] for one in shown] == sorted(one["progress"]["all_read"] for one in shown)
+    assert (document["progress"], shown[-1]["progress"]["all_read"]) == (None, True)
     assert rows(deployment, "select max(embedded_count) from ingestions") == [(len(embedded(deployment)),)]
 
 

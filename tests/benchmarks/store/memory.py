@@ -1,14 +1,17 @@
-"""How much memory the ingest of one document takes: everything but the parser, which is a process of its own.
+"""How much memory the ingest of one large document takes, in its own process and in the parser's, and how long.
 
-    python -m tests.benchmarks.store.memory [--chunks 1000,10000,50000]
+    python -m tests.benchmarks.store.memory [--jsonl 10,100,1000] [--pdf 5000] [--seconds 600]
 
-Each size is ingested by a new process into a PostgreSQL of its own; the model, the bucket and the parser are played.
+A file of so many megabytes, or pages, is read by the parser itself, cut, staged and stored, by a new process for each
+size and into a PostgreSQL of its own; a run has `--seconds`, and the next one goes on. The model and the bucket are
+played, so that every text that is embedded is counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import multiprocessing
 import random
 import resource
@@ -17,96 +20,207 @@ import tempfile
 import time
 import uuid
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from rag import ingestion
+from rag import ingestion, tokens
 from rag.deadline import Deadline
+from rag.errors import OutOfTimeError
+from rag.limits import Limits
+from rag.parser import Parser
 from rag.settings import Settings
 from rag.store.collections import DEFAULT_COLLECTION
 from rag.store.database import Database
 from rag.store.index import IndexStore
-from rag.types import EmbeddingSpace, Location, ObjectVersion, Parsed, Section, Vector
+from rag.store.staged import StagingStore
+from rag.types import Delivery, EmbeddingSpace, Location, ObjectVersion, Usage, Vector
 from tests.benchmarks.store import product
 from tests.benchmarks.store.contestant import Place
 from tests.benchmarks.store.server import server
 
 DIMENSIONS = 384
-WORDS_PER_CHUNK = 103
-VOCABULARY = 40_000
+MEGABYTE = 1_000_000
 MEBIBYTE = 1024  # of what getrusage counts in
+WORDS = [f"w{number}" for number in range(40_000)]
+WORDS_PER_PAGE = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    kind: str
+    count: int
+    chunk_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    chunks: int
+    embedded: int
+    runs: int
+    seconds: float
+    ingest_peak: int
+    parser_peak: int
 
 
 class Played:
-    """A bucket, a parser and a model of one document; a section a chunk."""
+    """A bucket that holds one file, and a model that counts what it is asked."""
 
-    def __init__(self, chunks: int) -> None:
-        self._chunks = chunks
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.used = Usage()
+        self.embedded = 0
 
     def head(self, object_key: str, *, hurried: bool = False) -> ObjectVersion:
-        return ObjectVersion(object_key, "etag", self._chunks)
+        return ObjectVersion("1", "etag", self._path.stat().st_size)
 
     def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes:
-        return hashlib.sha256(object_key.encode()).digest()
+        path.symlink_to(self._path)
+        with self._path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
 
     def read(self, object_key: str, *, limit_bytes: int) -> bytes | None:
         return None
-
-    def parse(self, path: Path, name: str) -> Parsed:
-        drawn = random.Random(self._chunks)
-        words = [f"w{int(VOCABULARY ** drawn.random())}" for _ in range(WORDS_PER_CHUNK * 1_000)]
-        sections = (
-            " ".join(drawn.choices(words, k=WORDS_PER_CHUNK)) + f" number {place}." for place in range(self._chunks)
-        )
-        return Parsed("text/plain", tuple(Section(text, page) for page, text in enumerate(sections, start=1)))
 
     def require_embedding(self) -> None:
         """There is always one."""
 
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
-        return [array("f", random.Random(text).choices((0.25, 0.5, 1.0), k=DIMENSIONS)) for text in texts]
+        self.embedded += len(texts)
+        return [_vector(text) for text in texts]
 
 
-def ingested(place: Place, chunks: int) -> tuple[int, float, int, int]:
-    """(chunks, seconds, peak before and after in kB), of a process that does nothing else."""
-    played, settings = Played(chunks), Settings.from_environment({})
+def _vector(text: str) -> Vector:
+    vector = array("f", bytes(4 * DIMENSIONS))
+    for byte in hashlib.sha256(text.encode()).digest():
+        vector[byte] += 1.0
+    return vector
+
+
+def written(directory: Path, kind: str, count: int) -> Path:
+    """A file of so many megabytes of JSON lines, or a PDF of so many pages."""
+    path = directory / f"{count}.{kind}"
+    chance = random.Random(count)
+    with path.open("wb") as file:
+        for piece in _lines(chance, count * MEGABYTE) if kind == "jsonl" else _pdf(chance, count):
+            file.write(piece)
+    return path
+
+
+def _lines(chance: random.Random, size: int) -> Iterator[bytes]:
+    number = written = 0
+    while written < size:
+        record = {"id": number, "title": f"Record {number}", "text": " ".join(chance.choices(WORDS, k=100)) + "."}
+        line = json.dumps(record).encode() + b"\n"
+        yield line
+        number += 1
+        written += len(line)
+
+
+def _pdf(chance: random.Random, pages: int) -> Iterator[bytes]:
+    """Objects 1 to 3 are the catalog, the tree of pages and a font; each page is one, and its text another."""
+    kids = " ".join(f"{4 + 2 * page} 0 R" for page in range(pages))
+    bodies = [
+        "<</Type/Catalog/Pages 2 0 R>>",
+        f"<</Type/Pages/Count {pages}/Kids[{kids}]>>",
+        "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    place, places = 0, []
+
+    def numbered(body: str) -> bytes:
+        places.append(place)
+        return f"{len(places)} 0 obj{body}endobj\n".encode()
+
+    def page_of(number: int) -> tuple[str, str]:
+        words = [f"Page {number}.", *chance.choices(WORDS, k=WORDS_PER_PAGE)]
+        lines = (" ".join(words[start : start + 10]) for start in range(0, len(words), 10))
+        shown = "BT/F 11 Tf 14 TL 50 780 Td" + "".join(f"({line})'" for line in lines) + "ET"
+        resources = "/Resources<</Font<</F 3 0 R>>>>"
+        page = f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]{resources}/Contents {5 + 2 * number} 0 R>>"
+        return page, f"<</Length {len(shown)}>>stream\n{shown}\nendstream "
+
+    head = b"%PDF-1.4\n"
+    yield head
+    place = len(head)
+    for body in [*bodies, *(part for number in range(pages) for part in page_of(number))]:
+        piece = numbered(body)
+        yield piece
+        place += len(piece)
+    yield f"xref\n0 {len(places) + 1}\n0000000000 65535 f \n".encode()
+    for at in places:
+        yield f"{at:010} 00000 n \n".encode()
+    yield f"trailer<</Size {len(places) + 1}/Root 1 0 R>>\nstartxref\n{place}\n%%EOF\n".encode()
+
+
+def ingested(place: Place, path: Path, size: Size) -> Taken:
+    """What a process takes that does nothing else."""
+    played, settings, parser = Played(path), Settings.from_environment({}), Parser(wall_seconds=3600, limits=UNBOUNDED)
     database = Database(place.urls["rag_ingest"], str)
     store = IndexStore(database, EmbeddingSpace(product.MODEL, DIMENSIONS))
-    location = Location(uuid.UUID(place.tenant), DEFAULT_COLLECTION, f"{chunks}.txt")
-    before, started = _peak(), time.perf_counter()
-    outcome = ingestion.ingest(
-        location,
-        bucket=played,
-        parser=played,
-        embedder=played,
-        store=store,
-        count_tokens=lambda texts: [len(text) // 4 for text in texts],
-        limits=ingestion.Limits(1, settings.chunk_tokens, settings.chunk_max_tokens, settings.batch_size),
-        deadline=Deadline.after(3600),
+    location = Location(uuid.UUID(place.tenant), DEFAULT_COLLECTION, path.name)
+    limits = ingestion.Limits(
+        2**40, size.chunk_tokens, size.chunk_tokens * 5 // 3, settings.batch_size, held_chunks=settings.held_chunks
     )
+    started, runs, outcome = time.perf_counter(), 0, None
+    while outcome is None:
+        runs += 1
+        try:
+            outcome = ingestion.ingest(
+                location,
+                bucket=played,
+                parser=parser,
+                embedder=played,
+                store=store,
+                staging=StagingStore(store),
+                count_tokens=tokens.tokenizer(None),
+                limits=limits,
+                deadline=Deadline.after(size.seconds),
+                delivery=Delivery(str(runs)),
+            )
+        except OutOfTimeError as error:
+            print(f"    run {runs}, {time.perf_counter() - started:.0f} s: {error}", flush=True)
+    assert outcome.result == "ready", outcome
+    seconds = time.perf_counter() - started
     database.close()
-    return outcome.chunk_count, time.perf_counter() - started, before, _peak()
+    parser.close()
+    peaks = (resource.getrusage(who).ru_maxrss // MEBIBYTE for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return Taken(outcome.chunk_count, played.embedded, runs, seconds, *peaks)
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+UNBOUNDED = Limits(characters=2**40, pages=2**30)
+
+
+def sizes(given: str) -> list[int]:
+    return [int(size) for size in given.split(",") if size]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.store.memory")
-    parser.add_argument("--chunks", default="1000,10000,50000", help="sizes of the document")
-    sizes = [int(size) for size in parser.parse_args().chunks.split(",")]
+    parser.add_argument("--jsonl", default="1,10,100", type=sizes, help="megabytes of JSON lines")
+    parser.add_argument("--pdf", default="5000", type=sizes, help="pages of a PDF")
+    parser.add_argument("--seconds", default=600.0, type=float, help="what a run has")
+    parser.add_argument("--chunk-tokens", default=150, type=int, help="as RAG_CHUNK_TOKENS")
+    asked = parser.parse_args()
+    wanted = [("jsonl", count) for count in asked.jsonl] + [("pdf", count) for count in asked.pdf]
     directory = Path(tempfile.mkdtemp(prefix="rag-benchmark-"))
     directory.chmod(0o711)
     try:
         with server(directory) as started:
             place = product.prepared(started, DIMENSIONS, 10_000)
             spawn = multiprocessing.get_context("spawn")
-            print(f"{'chunks':>8} {'seconds':>8} {'MB before':>10} {'MB at most':>10}")
-            for size in sizes:
+            print(f"{'document':>12} {'chunks':>9} {'embedded':>9} {'runs':>5} {'seconds':>8} {'MiB':>5} {'parser':>7}")
+            for kind, count in wanted:
+                path = written(directory, kind, count)
                 with spawn.Pool(1) as pool:
-                    chunks, seconds, before, after = pool.apply(ingested, (place, size))
-                print(f"{chunks:>8,} {seconds:>8.1f} {before / MEBIBYTE:>10.0f} {after / MEBIBYTE:>10.0f}", flush=True)
+                    taken = pool.apply(ingested, (place, path, Size(kind, count, asked.chunk_tokens, asked.seconds)))
+                path.unlink()
+                name = f"{count} {'MB ' if kind == 'jsonl' else 'p. '}{kind}"
+                print(
+                    f"{name:>12} {taken.chunks:>9,} {taken.embedded:>9,} {taken.runs:>5} {taken.seconds:>8.0f} "
+                    f"{taken.ingest_peak:>5} {taken.parser_peak:>7}",
+                    flush=True,
+                )
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

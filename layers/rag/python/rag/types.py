@@ -389,6 +389,10 @@ class Document:
     metadata: Metadata = field(default_factory=dict)
     metadata_error: str | None = None
     warnings: list[str] = field(default_factory=list)
+    # Of a large one that is being ingested: passages that are read, and embedded, so far; whether all are read.
+    read_count: int | None = None
+    embedded_count: int | None = None
+    all_read: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,8 +99,10 @@ with scored as (
 -- documents --
 -- A page of documents in the order of collection and key; the cursor is the last one seen.
 select d.id, c.name, d.key, d.status, d.title, d.media_type, d.version_id, d.size, d.chunk_count,
-  d.error_code, d.error_message, d.created_at, d.updated_at, d.metadata, d.metadata_error, d.warnings
+  d.error_code, d.error_message, d.created_at, d.updated_at, d.metadata, d.metadata_error, d.warnings,
+  p.chunk_count, p.embedded_through, p.complete
 from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
+left join pending_documents p on p.tenant_id = d.tenant_id and p.document_id = d.id and p.version_id = d.version_id
 where d.tenant_id = %(tenant)s
   and (%(collection)s::text is null or c.name = %(collection)s::text)
   and (%(status)s::text is null or d.status = %(status)s::text)
@@ -112,8 +114,10 @@ limit %(limit)s
 
 -- document --
 select d.id, c.name, d.key, d.status, d.title, d.media_type, d.version_id, d.size, d.chunk_count,
-  d.error_code, d.error_message, d.created_at, d.updated_at, d.metadata, d.metadata_error, d.warnings
+  d.error_code, d.error_message, d.created_at, d.updated_at, d.metadata, d.metadata_error, d.warnings,
+  p.chunk_count, p.embedded_through, p.complete
 from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
+left join pending_documents p on p.tenant_id = d.tenant_id and p.document_id = d.id and p.version_id = d.version_id
 where d.tenant_id = %(tenant)s and d.id = %(document)s
 
 -- documents_under_way --
