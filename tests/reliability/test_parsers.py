@@ -25,7 +25,7 @@ from rag.parser import Parser
 from tests.reliability import fuzzing, hostile
 
 KINDS = (*hostile.SUFFIXES, "jsonl", "tsv", *hostile.MADE)
-WALL_SECONDS = 20
+WALL_SECONDS = 60  # as in production: a busy machine takes its time over fifty megabytes
 MEMORY_MIB = 512
 CODES = frozenset(get_args(FailureCode))
 Record = Callable[..., None]
