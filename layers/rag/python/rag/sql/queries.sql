@@ -245,10 +245,11 @@ insert into ingestions (
   %(model_calls)s, %(tokens)s, %(cost_usd)s
 )
 
--- is_recorded --
--- Whether this very attempt has come to this end before.
-select true from ingestions
-where tenant_id = %(tenant)s and document_id = %(document)s and outcome = %(outcome)s and started_at = %(started_at)s
+-- has_ended --
+-- Whether nobody needs to write this version any more: it is ready, or failed for a reason of its own.
+select true from documents
+where tenant_id = %(tenant)s and id = %(document)s and version_id = %(version)s
+  and status in ('ready', 'failed') and coalesce(error_code, '') not in ('INTERNAL', 'STUCK')
 
 -- ingestions_of_document --
 -- The newest first.

@@ -162,13 +162,9 @@ class IndexStore:
             transaction.first_rows("lock_document", document=location.document_id)
             if not unchanged():
                 return None
-            # Of the first try nobody knows whether it was committed, when the connection was lost.
-            if tried and transaction.rows(
-                "is_recorded",
-                document=location.document_id,
-                outcome=ingestion.outcome,
-                started_at=ingestion.started_at,
-            ):
+            # When the connection was lost nobody knows whether the first try was committed, or who came in between.
+            version = content.version.version_id
+            if tried and transaction.rows("has_ended", document=location.document_id, version=version):
                 return 0
             tried = True
             description = describe()
