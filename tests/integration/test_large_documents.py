@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
+from rag.store.statements import statement
 from tests.integration.deployment import BUCKET, Context, Deployment, notification
 from tests.integration.test_ingest import DONE, Inbox, contents, counts, embedded, held, rows
 from tests.integration.test_ingest import store as put
@@ -215,3 +217,15 @@ def test_a_document_of_more_chunks_than_are_allowed_fails_by_name(deployment: De
     assert deployment.ingest(notification(object_key), **SMALL, max_document_chunks="30") == DONE
     assert deployment.documents()["book.md"]["error"]["code"] == "TOO_MANY_CHUNKS"
     assert {table: counts(deployment)[table] for table in PENDING} == dict.fromkeys(PENDING, 0)
+
+
+@pytest.mark.parametrize(("chunk_count", "allowed"), [(10_000, "1min"), (10_001, "5min")])
+def test_what_goes_of_a_large_document_may_take_longer(deployment: Deployment, chunk_count: int, allowed: str) -> None:
+    deployment.put("note.txt", "A note.")
+    with psycopg.connect(deployment.database.superuser_dsn()) as connection:
+        connection.execute("update documents set chunk_count = %s", [chunk_count])
+    [(document,)] = rows(deployment, "select id from documents")
+    with psycopg.connect(deployment.database.dsn("rag_ingest")) as connection:
+        connection.execute("select set_config('app.tenant', %s, true)", [str(deployment.tenant)])
+        connection.execute(statement("lock_document"), {"tenant": deployment.tenant, "document": document})
+        assert connection.execute("show statement_timeout").fetchone() == (allowed,)

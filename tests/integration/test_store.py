@@ -202,6 +202,7 @@ def test_vectors_of_a_cut_short_attempt_are_found_again_and_leave_with_the_docum
     location = world.put("book.txt", "page one")
     collection = world.index.collection(location, create=False)
     assert collection is not None
+    world.index.begin(location, collection, ObjectVersion("v2", "etag", 1), Delivery("message"))
     world.index.keep_embeddings(location, collection, {b"k" * 32: vector("aaa")})
     [(here,)] = world.superuser("select content_hash from chunks")
     known = world.index.known_embeddings(location, collection, [b"k" * 32, here, b"unknown"])

@@ -168,7 +168,11 @@ select retry_document(%(document)s)
 
 -- lock_document --
 -- Held to the end of the transaction: who changes a document decides alone, and looks at the bucket again under the lock.
-select pg_advisory_xact_lock(hashtextextended(%(document)s::text, 0))
+-- A large document's chunks go in one statement, which takes longer than any other may.
+select pg_advisory_xact_lock(hashtextextended(%(document)s::text, 0)), case
+  when (select chunk_count from documents where tenant_id = %(tenant)s and id = %(document)s) > 10000
+  then set_config('statement_timeout', '300s', true)
+end
 
 -- document_exists --
 select true from documents where tenant_id = %(tenant)s and id = %(document)s
