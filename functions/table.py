@@ -100,7 +100,7 @@ ERASE = FunctionRow(
     "erase", 600, 256, "rag_erase", uses=frozenset({"bucket", "erasures", "cache"}), schedule_seconds=900
 )
 NOTIFY = FunctionRow(
-    "notify", 55, 256, INGEST.role, uses=frozenset({"bucket", "dead_letters", "bus"}), schedule_seconds=60
+    "notify", 55, 256, INGEST.role, uses=frozenset({"bucket", "dead_letters", "bus", "model"}), schedule_seconds=60
 )
 FUNCTIONS = (AUTHORIZE, QUERY, ANSWER, INGEST, MIGRATE, MAINTAIN, RECONCILE, TENANTS, ERASE, NOTIFY)
 # Those that ask the models; others only have to know which they are.
