@@ -169,19 +169,18 @@ def ask(world: World, answers: list[Answer]) -> None:
 
 
 def answered(world: World, store: SearchStore, vector: Any) -> Answer:
-    hits, _ = store.search(
+    found = store.search(
         world.tenant,
         "default",
         embedding=vector,
-        lexemes=lambda _: [1],
-        weigh=lambda frequencies, _: dict.fromkeys(frequencies, 1.0),
+        lexemes=lambda _: {1: 1},
         rank=lambda candidates, _: [(candidate, 0.0) for candidate in candidates],
         mode="hybrid",
         filters=Filters(),
         depth=300,
     )
     answer: Answer = defaultdict(list)
-    for hit in hits:
+    for hit in found.hits:
         said = SAID.match(hit.content)
         assert said is not None, hit.content
         assert said[2] == hit.key
