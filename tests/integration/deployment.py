@@ -112,6 +112,16 @@ class Deployment:
         assert self.ingest(notification(object_key)) == {"batchItemFailures": []}
         return object_key
 
+    def erase(self, receipt: Any, *, tenant: Any = None, seconds: float = 600, **settings: str) -> Any:
+        """Deliver the message of an erasure to the erase function's handler."""
+        from functions.erase.handler import handler
+
+        event = sample("erase/message.json")
+        body = {"tenant_id": str(tenant or self.tenant), "erasure_id": receipt["id"]}
+        event["Records"][0]["body"] = json.dumps(body)
+        with self.function("rag_erase", **settings):
+            return handler(event, Context(seconds))
+
     def documents(self) -> dict[str, Any]:
         return {item["key"]: item for item in self.ask("GET", "/v1/documents").json["documents"]}
 

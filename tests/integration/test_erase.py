@@ -18,23 +18,12 @@ TEXT = "# Zeppelins\n\nA zeppelin is filled with helium. It carries nineteen pas
 KEPT = {"erasures", "embedding_spaces", "schema_migrations"}
 
 
-def run(deployment: Deployment, receipt: Any, *, tenant: Any = None, seconds: float = 600, **settings: str) -> Any:
-    """Deliver the message of an erasure."""
-    from functions.erase.handler import handler
-
-    event = sample("erase/message.json")
-    body = {"tenant_id": str(tenant or deployment.tenant), "erasure_id": receipt["id"]}
-    event["Records"][0]["body"] = json.dumps(body)
-    with deployment.function("rag_erase", **settings):
-        return handler(event, Context(seconds))
-
-
 def erased(deployment: Deployment, path: str) -> Any:
     """Ask for an erasure, have it done, and return the receipt."""
     begun = deployment.ask("DELETE", path)
     assert begun.status == 202, begun.json
     assert begun.json["status"] == "pending"
-    assert run(deployment, begun.json) == {"batchItemFailures": []}
+    assert deployment.erase(begun.json) == {"batchItemFailures": []}
     return deployment.ask("GET", f"/v1/erasures/{begun.json['id']}").json
 
 
@@ -115,7 +104,7 @@ def test_a_late_event_brings_nothing_back_while_the_erasure_is_under_way(deploym
     # The object is still there, and its event comes once more.
     assert deployment.ingest(notification(object_key)) == {"batchItemFailures": []}
     assert rows_with(deployment, document["id"]) == {}
-    assert run(deployment, begun) == {"batchItemFailures": []}
+    assert deployment.erase(begun) == {"batchItemFailures": []}
     assert deployment.ingest(notification(object_key)) == {"batchItemFailures": []}
     assert rows_with(deployment, document["id"]) == {}
     assert versions(deployment, object_key) == []
@@ -141,7 +130,7 @@ def test_a_document_that_is_erased_while_it_is_embedded_is_not_indexed(deploymen
     assert deployment.ingest(notification(object_key)) == {"batchItemFailures": []}
     assert "zeppelin" not in str(rows_with(deployment, "zeppelin"))
     assert rows_with(deployment, "zeppelin") == {}
-    assert run(deployment, begun[0]) == {"batchItemFailures": []}
+    assert deployment.erase(begun[0]) == {"batchItemFailures": []}
     assert deployment.documents() == {}
     assert versions(deployment, object_key) == []
 
@@ -151,7 +140,7 @@ def test_what_is_uploaded_after_an_erasure_was_asked_for_is_a_new_document(deplo
     begun = deployment.ask("DELETE", f"/v1/documents/{deployment.documents()['again.md']['id']}").json
     # In the same second, which is all that S3 tells of a version's time.
     deployment.s3.put_object(Bucket=BUCKET, Key=object_key, Body=b"The second life of a zeppelin.")
-    assert run(deployment, begun) == {"batchItemFailures": []}
+    assert deployment.erase(begun) == {"batchItemFailures": []}
     assert len(versions(deployment, object_key)) == 1
     time.sleep(1.1)
     deployment.put("again.md", "The third life of a zeppelin.")
@@ -163,8 +152,8 @@ def test_asking_twice_is_asking_once(deployment: Deployment) -> None:
     path = f"/v1/documents/{deployment.documents()['twice.md']['id']}"
     first, second = deployment.ask("DELETE", path), deployment.ask("DELETE", path)
     assert first.json["id"] == second.json["id"]
-    run(deployment, first.json)
-    run(deployment, first.json)
+    deployment.erase(first.json)
+    deployment.erase(first.json)
     assert deployment.ask("GET", f"/v1/erasures/{first.json['id']}").json["removed"]["documents"] == 1
     assert deployment.ask("DELETE", path).status == 404
 
@@ -182,13 +171,13 @@ def test_a_collection_goes_in_pages_and_goes_on_where_time_ran_out(
     queue = deployment.aws.client("sqs").create_queue(QueueName=f"erase-{uuid.uuid4().hex}")["QueueUrl"]
 
     begun = deployment.ask("DELETE", "/v1/collections/fleet").json
-    assert run(deployment, begun, seconds=20, erasure_queue_url=queue) == {"batchItemFailures": []}
+    assert deployment.erase(begun, seconds=20, erasure_queue_url=queue) == {"batchItemFailures": []}
     half = deployment.ask("GET", f"/v1/erasures/{begun['id']}").json
     assert (half["status"], half["removed"]["documents"]) == ("pending", 2)
     [message] = deployment.aws.client("sqs").receive_message(QueueUrl=queue)["Messages"]
     assert json.loads(message["Body"])["erasure_id"] == begun["id"]
 
-    assert run(deployment, begun) == {"batchItemFailures": []}
+    assert deployment.erase(begun) == {"batchItemFailures": []}
     receipt = deployment.ask("GET", f"/v1/erasures/{begun['id']}").json
     assert receipt["status"] == "done"
     assert receipt["removed"]["documents"] == 5
@@ -218,7 +207,7 @@ def test_a_tenant_leaves_its_receipts_and_nothing_else(deployment: Deployment) -
         begun = tenants(sample("tenants/erase.json") | {"tenant_id": str(tenant)}, Context())
     with deployment.function("rag_authorize"), pytest.raises(Exception, match="Unauthorized"):
         authorize(event, Context())
-    assert run(deployment, begun, tenant=tenant) == {"batchItemFailures": []}
+    assert deployment.erase(begun, tenant=tenant) == {"batchItemFailures": []}
 
     assert rows_with(deployment, str(tenant)) == {}
     assert versions(deployment, f"{tenant}/") == []
@@ -250,10 +239,10 @@ def test_the_schedule_finds_what_no_message_came_for(deployment: Deployment) -> 
 def test_a_cache_that_is_away_keeps_the_receipt_open(deployment: Deployment) -> None:
     deployment.put("open.md", TEXT)
     begun = deployment.ask("DELETE", f"/v1/documents/{deployment.documents()['open.md']['id']}").json
-    assert run(deployment, begun, redis_url="redis://127.0.0.1:1/0")["batchItemFailures"]
+    assert deployment.erase(begun, redis_url="redis://127.0.0.1:1/0")["batchItemFailures"]
     assert deployment.ask("GET", f"/v1/erasures/{begun['id']}").json["status"] == "pending"
     assert deployment.documents() == {}
-    assert run(deployment, begun) == {"batchItemFailures": []}
+    assert deployment.erase(begun) == {"batchItemFailures": []}
     assert deployment.ask("GET", f"/v1/erasures/{begun['id']}").json["status"] == "done"
 
 
