@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from functions.table import FunctionRow, Use
+from functions.table import USUAL_TEMPORARY_MIB, FunctionRow, Use
 from local import aws, environment
 from local.environment import Addresses, Model
 from local.plan import INTEGRATION_SECONDS, Announcement, Bucket, Plan, Queue, Route, Source
@@ -107,6 +107,7 @@ class Deployed:
             role=str(role),
             uses=_uses(variables),
             warm="SnapStart" in function,
+            temporary_mib=function.get("EphemeralStorage", {}).get("Size", USUAL_TEMPORARY_MIB),
             schedule_seconds=self._schedules.get(name),
             code=None if matched[1] == name else matched[1],
             streams=tuple(

@@ -268,3 +268,25 @@ def test_a_message_that_names_no_erasure_is_left_to_the_dead_letters(deployment:
     event["Records"][0]["body"] = "[]"
     with deployment.function("rag_erase"):
         assert len(handler(event, Context())["batchItemFailures"]) == 1
+
+
+def test_what_is_of_a_document_goes_with_it(deployment: Deployment) -> None:
+    # They outlive the document on purpose, or are removed by name.
+    alone = {"ingestions", "erasures"}
+    with psycopg.connect(deployment.database.superuser_dsn()) as connection:
+        naming = connection.execute(
+            "select c.relname from pg_attribute a join pg_class c on c.oid = a.attrelid"
+            " where a.attname = 'document_id' and c.relkind = 'r'"
+        ).fetchall()
+        references = connection.execute(
+            "select conrelid::regclass::text, confrelid::regclass::text from pg_constraint"
+            " where contype = 'f' and confdeltype = 'c'"
+        ).fetchall()
+    parents: dict[str, set[str]] = {}
+    for table, parent in references:
+        parents.setdefault(table, set()).add(parent)
+    # By themselves, or by what they are a part of.
+    going = {"documents"}
+    while added := {table for table, of in parents.items() if of & going} - going:
+        going |= added
+    assert {name for (name,) in naming} - going == alone

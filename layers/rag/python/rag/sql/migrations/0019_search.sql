@@ -19,7 +19,7 @@ create view searched_collections with (security_invoker = true) as
   from collections c join embedding_spaces s on s.id = c.space_id;
 comment on view searched_collections is
   '`indexed` once both indexes of its own are valid, and the function is there that asks one of them: until then a collection is searched exactly.';
-grant select on searched_collections to rag_ingest, rag_query;
+grant select on searched_collections to rag_ingest, rag_query, rag_erase;
 
 create or replace function found_collection(wanted text)
   returns table (
