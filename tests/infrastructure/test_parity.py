@@ -20,6 +20,7 @@ from tests.infrastructure.reading import starting
 # field → why the two may differ in it. Everything else of a plan is equal.
 DIFFERENT = {
     "FunctionRow.warm": "a stage that pays for no SnapStart starts its sandboxes with the first event",
+    "FunctionRow.temporary_mib": "a function with SnapStart cannot have more than 512 MiB",
     "Queue.retention_seconds": "a laptop may be off for two weeks; its wakings of maintenance are worth nothing",
     "Queue.visibility_seconds": "on AWS a minute is added, in which a batch may fill",
     "Queue.max_receives": "whoever tries out kill -9 by hand should not fill the dead letters by it",
