@@ -1,5 +1,5 @@
 -- Every statement that the product runs, by name. Read by rag.store.statements; parameters are always bound.
--- `{name}` stands for the text of that name. What a question runs stands in functions (sql/migrations/0019), whose plans a session keeps.
+-- `{name}` stands for the text of that name. What a question runs stands in functions (sql/migrations/0018), whose plans a session keeps.
 
 -- begin_read --
 -- One snapshot for everything a request reads; the tenant is the transaction's own and ends with it.

@@ -6,3 +6,4 @@ alter table documents add primary key (tenant_id, id);
 alter table chunks add foreign key (tenant_id, document_id) references documents on delete cascade;
 alter table pending_embeddings add foreign key (tenant_id, document_id) references documents on delete cascade;
 alter table notifications add foreign key (tenant_id, document_id) references documents on delete cascade;
+alter table pending_documents add foreign key (tenant_id, document_id) references documents on delete cascade;
