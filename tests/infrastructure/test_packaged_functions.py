@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,16 +218,45 @@ def test_a_second_migration_has_nothing_to_do(packaged: Packaged, name: str) -> 
     assert packaged.invoke("migrate", packaged.event(name)) == ({"applied": []}, None)
 
 
-@pytest.mark.parametrize("name", samples("tenants"))
-def test_a_tenant_is_made_whose_key_opens_the_api(packaged: Packaged, name: str) -> None:
-    made, error = packaged.invoke("tenants", packaged.event(name))
+def test_a_tenant_is_made_has_its_limits_and_is_erased(packaged: Packaged) -> None:
+    made, error = packaged.invoke("tenants", packaged.event("tenants/create.json"))
     assert error is None, made
     with packaged.platform.api(key=made["api_key"]) as api:
         assert api.get("/v1/documents").json()["documents"] == []
 
+    def sent(name: str) -> Any:
+        answer, error = packaged.invoke("tenants", packaged.event(name) | {"tenant_id": made["tenant_id"]})
+        assert error is None, answer
+        return answer
+
+    assert sent("tenants/limit.json")["tokens_per_day"] == 2_000_000
+    assert sent("tenants/erase.json")["status"] == "pending"
+    until = time.monotonic() + 60
+    while (statuses := [each["status"] for each in sent("tenants/erasures.json")["erasures"]]) != ["done"]:
+        assert time.monotonic() < until, statuses
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize("name", samples("erase"))
+def test_what_is_erased_already_is_no_work(packaged: Packaged, name: str) -> None:
+    answer, error = packaged.invoke("erase", packaged.event(name))
+    assert error is None, answer
+    assert answer in ({"batchItemFailures": []}, {"unfinished": 0})
+
 
 def test_every_function_was_sent_its_events() -> None:
-    tested = {"query", "answer", "authorize", "ingest", "maintain", "migrate", "notify", "reconcile", "tenants"}
+    tested = {
+        "query",
+        "answer",
+        "authorize",
+        "ingest",
+        "maintain",
+        "migrate",
+        "notify",
+        "reconcile",
+        "tenants",
+        "erase",
+    }
     assert {path.name for path in EVENTS.iterdir()} == tested
 
 
