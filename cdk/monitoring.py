@@ -40,7 +40,8 @@ class MonitoringStack(StageStack):
             if function.row in ASKING:
                 watches.models(alarms, function)
         watches.notifications(alarms, service.notify)
-        watches.recursion(alarms, service.ingest)
+        watches.arrivals(alarms, service.ingest)
+        watches.erasing(alarms, service.erase)
         watches.reconciling(alarms, service.reconcile)
         watches.database(alarms, data.database, stage)
         DatabaseEvents(self, "DatabaseEvents", stage=stage.name, database=data.database, topic=topic)

@@ -55,11 +55,11 @@ class ServiceStack(StageStack):
         query, answer, authorize = (kind(self, given=given) for kind in (Query, Answer, Authorize))
         self.ingest = ingest = Ingest(self, given=given)
         maintain, tenants = Maintain(self, given=given), Tenants(self, given=given)
-        self.reconcile, erase = Reconcile(self, given=given), Erase(self, given=given)
+        self.reconcile, self.erase = Reconcile(self, given=given), Erase(self, given=given)
         self.notify = notify = Notify(self, given=given)
         self.functions = (
             *(authorize, query, answer, ingest, migrate, maintain),
-            *(self.reconcile, tenants, erase, notify),
+            *(self.reconcile, tenants, self.erase, notify),
         )
         migrate.before([one.alias for one in self.functions if one is not migrate])
         Schedules(self, "Schedules", given=given, functions=self.functions)

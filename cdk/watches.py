@@ -18,7 +18,6 @@ _FIVE_MINUTES = aws_cdk.Duration.minutes(5)
 _MEBIBYTE = 1024**2
 _GIBIBYTE = 1024**3
 # As rag.telemetry names it, which only functions import.
-NAMESPACE = "Rag"
 # Fewer requests in five minutes are too few to speak of rates.
 _FEW_REQUESTS = 20
 
@@ -46,19 +45,45 @@ def waiting(alarms: Alarms, queues: dict[str, sqs.IQueue]) -> None:
         )
 
 
-def notifications(alarms: Alarms, notify: Function) -> None:
+def notifications(alarms: Alarms, watched: Function) -> None:
     """Whether what became of documents is told."""
     alarms.add(
         "notifications-waiting",
-        cloudwatch.Metric(
-            namespace=NAMESPACE,
-            metric_name="OldestNotificationSeconds",
-            dimensions_map={"service": notify.function.function_name},
-            statistic="max",
-            period=_FIVE_MINUTES,
-        ),
+        _counted(watched, "OldestNotificationSeconds", "max"),
         "What became of a document could not be told for ten minutes: the bus or the webhook does not take it.",
         above=600,
+    )
+    alarms.add(
+        "notifications-given-up",
+        _counted(watched, "NotificationsGivenUp"),
+        "The webhook did not take for a day what became of documents: it is told no more.",
+        above=0,
+    )
+
+
+def arrivals(alarms: Alarms, watched: Function) -> None:
+    """Whether something is uploaded that nobody will find, or that would be ingested as what was made of it."""
+    alarms.add(
+        "nobodys-documents",
+        _counted(watched, "DocumentsWithoutTenant"),
+        "Objects came in below the id of a tenant that there is not: they are in the bucket, and in no index.",
+        above=0,
+    )
+    alarms.add(
+        "own-objects",
+        _counted(watched, "OwnObjectsRefused"),
+        "Objects came in below a folder .rag, which only the product writes: they are refused.",
+        above=0,
+    )
+
+
+def erasing(alarms: Alarms, watched: Function) -> None:
+    """Whether what is to be erased goes."""
+    alarms.add(
+        "erasures",
+        _counted(watched, "ErasuresFailed"),
+        "Something that was to be erased is still there in part.",
+        above=0,
     )
 
 
@@ -82,19 +107,9 @@ def function(alarms: Alarms, watched: Function) -> None:
 
 def models(alarms: Alarms, watched: Function) -> None:
     """Whether the models answer, and whether tenants may ask them."""
-
-    def metric(name: str) -> cloudwatch.Metric:
-        return cloudwatch.Metric(
-            namespace=watched.row.environment["POWERTOOLS_METRICS_NAMESPACE"],
-            metric_name=name,
-            dimensions_map={"service": watched.function.function_name},
-            statistic="sum",
-            period=_FIVE_MINUTES,
-        )
-
     errors = cloudwatch.MathExpression(
         expression=f"IF(requests >= {_FEW_REQUESTS}, 100 * FILL(errors, 0) / requests, 0)",
-        using_metrics={"errors": metric("ModelErrors"), "requests": metric("ModelRequests")},
+        using_metrics={"errors": _counted(watched, "ModelErrors"), "requests": _counted(watched, "ModelRequests")},
         period=_FIVE_MINUTES,
         label="Per cent of the requests to models",
     )
@@ -102,21 +117,21 @@ def models(alarms: Alarms, watched: Function) -> None:
     alarms.add("model-errors", errors, "More than a tenth of the requests to the models fail.", of=of, above=10)
     alarms.add(
         "model-throttled",
-        metric("ModelThrottled"),
+        _counted(watched, "ModelThrottled"),
         "The model server refuses requests, because there are too many for what was agreed with it.",
         of=of,
         above=_FEW_REQUESTS,
     )
     alarms.add(
         "model-left-alone",
-        metric("ModelSpared"),
+        _counted(watched, "ModelSpared"),
         "A model failed again and again and is not asked: questions get passages only, and documents wait.",
         of=of,
         above=0,
     )
     alarms.add(
         "budget",
-        metric("BudgetRefusals"),
+        _counted(watched, "BudgetRefusals"),
         "A tenant has used up what it may use of the models today, and is refused.",
         of=of,
         above=0,
@@ -145,49 +160,23 @@ def function_closely(alarms: Alarms, watched: Function, reserved: int | None) ->
         )
 
 
-def recursion(alarms: Alarms, watched: Function) -> None:
-    """Whether something is written that would be ingested as what was made of it."""
-    alarms.add(
-        "own-objects",
-        cloudwatch.Metric(
-            namespace=watched.row.environment["POWERTOOLS_METRICS_NAMESPACE"],
-            metric_name="OwnObjectsRefused",
-            dimensions_map={"service": watched.function.function_name},
-            statistic="sum",
-            period=_FIVE_MINUTES,
-        ),
-        "Objects came in below a folder .rag, which only the product writes: they are refused.",
-        above=0,
-    )
-
-
 def reconciling(alarms: Alarms, watched: Function) -> None:
     """Whether events are lost, documents wait in vain, or the chain is broken."""
-
-    def metric(name: str) -> cloudwatch.Metric:
-        return cloudwatch.Metric(
-            namespace=watched.row.environment["POWERTOOLS_METRICS_NAMESPACE"],
-            metric_name=name,
-            dimensions_map={"service": watched.function.function_name},
-            statistic="sum",
-            period=_FIVE_MINUTES,
-        )
-
     alarms.add(
         "drift",
-        metric("ReconcileDrift"),
+        _counted(watched, "ReconcileDrift"),
         "The index was not as the bucket is: an event was lost, and its key has been named to ingest again.",
         above=0,
     )
     alarms.add(
         "documents-stuck",
-        metric("DocumentsStuck"),
+        _counted(watched, "DocumentsStuck"),
         "Documents failed because nobody brought them, though they were asked for twice.",
         above=0,
     )
     alarms.add(
         "canary-upload",
-        metric("CanaryFailed"),
+        _counted(watched, "CanaryFailed"),
         "A document that proves the chain was not ready, or not gone, in time.",
         above=0,
     )
@@ -347,6 +336,17 @@ def cache(alarms: Alarms, watched: Cache, stage: Stage) -> None:
                 above=10,
                 periods=3,
             )
+
+
+def _counted(watched: Function, name: str, statistic: str = "sum") -> cloudwatch.Metric:
+    """What the function itself counts."""
+    return cloudwatch.Metric(
+        namespace=watched.row.environment["POWERTOOLS_METRICS_NAMESPACE"],
+        metric_name=name,
+        dimensions_map={"service": watched.function.function_name},
+        statistic=statistic,
+        period=_FIVE_MINUTES,
+    )
 
 
 def _nodes(watched: Cache, stage: Stage) -> list[str]:

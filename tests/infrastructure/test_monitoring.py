@@ -22,16 +22,16 @@ NAMES = [stage.name for stage in STAGES]
 ROWS = [row.name for row in FUNCTIONS]
 MODELS = ("model-errors", "model-throttled", "model-left-alone", "budget")
 ALWAYS = {
-    *(f"{queue}-dead-letters" for queue in ("ingest", "maintain", "failures")),
+    *(f"{queue}-dead-letters" for queue in ("ingest", "maintain", "erase", "failures")),
     *(f"{row}-function-{what}" for row in ROWS for what in ("errors", "throttles")),
-    *("own-objects", "drift", "documents-stuck", "canary-upload"),
+    *("nobodys-documents", "own-objects", "drift", "documents-stuck", "canary-upload", "erasures"),
     *(f"{row.name}-{what}" for row in ASKING for what in MODELS),
     "api-5xx",
-    "notifications-waiting",
+    *("notifications-waiting", "notifications-given-up"),
     *(f"database-{what}" for what in ("cpu", "storage", "memory", "connections")),
 }
 CLOSELY = {
-    *(f"{queue}-queue-age" for queue in ("ingest", "maintain")),
+    *(f"{queue}-queue-age" for queue in ("ingest", "maintain", "erase")),
     *(f"{row}-function-duration" for row in ROWS),
     "api-4xx",
     "api-latency",
