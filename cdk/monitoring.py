@@ -54,4 +54,6 @@ class MonitoringStack(StageStack):
             watches.api_closely(alarms, rest)
             for function in service.functions:
                 watches.function_closely(alarms, function, service.given.reserved(function.row))
+                if function.row in ASKING:
+                    watches.models_closely(alarms, function)
         budget(self, "Budget", stage=stage, topic=topic)

@@ -106,7 +106,7 @@ def function(alarms: Alarms, watched: Function) -> None:
 
 
 def models(alarms: Alarms, watched: Function) -> None:
-    """Whether the models answer, and whether tenants may ask them."""
+    """Whether the models answer."""
     errors = cloudwatch.MathExpression(
         expression=f"IF(requests >= {_FEW_REQUESTS}, 100 * FILL(errors, 0) / requests, 0)",
         using_metrics={"errors": _counted(watched, "ModelErrors"), "requests": _counted(watched, "ModelRequests")},
@@ -116,18 +116,23 @@ def models(alarms: Alarms, watched: Function) -> None:
     of = watched.row.name
     alarms.add("model-errors", errors, "More than a tenth of the requests to the models fail.", of=of, above=10)
     alarms.add(
-        "model-throttled",
-        _counted(watched, "ModelThrottled"),
-        "The model server refuses requests, because there are too many for what was agreed with it.",
-        of=of,
-        above=_FEW_REQUESTS,
-    )
-    alarms.add(
         "model-left-alone",
         _counted(watched, "ModelSpared"),
         "A model failed again and again and is not asked: questions get passages only, and documents wait.",
         of=of,
         above=0,
+    )
+
+
+def models_closely(alarms: Alarms, watched: Function) -> None:
+    """Whether somebody has what was agreed, with the model server or with the tenant."""
+    of = watched.row.name
+    alarms.add(
+        "model-throttled",
+        _counted(watched, "ModelThrottled"),
+        "The model server refuses requests, because there are too many for what was agreed with it.",
+        of=of,
+        above=_FEW_REQUESTS,
     )
     alarms.add(
         "budget",

@@ -20,7 +20,8 @@ from tests.infrastructure.reading import only, properties, resources, template_o
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [stage.name for stage in STAGES]
 ROWS = [row.name for row in FUNCTIONS]
-MODELS = ("model-errors", "model-throttled", "model-left-alone", "budget")
+MODELS = ("model-errors", "model-left-alone")
+MODELS_CLOSELY = ("model-throttled", "budget")
 ALWAYS = {
     *(f"{queue}-dead-letters" for queue in ("ingest", "maintain", "erase", "failures")),
     *(f"{row}-function-{what}" for row in ROWS for what in ("errors", "throttles")),
@@ -31,6 +32,7 @@ ALWAYS = {
     *(f"database-{what}" for what in ("cpu", "storage", "memory", "connections")),
 }
 CLOSELY = {
+    *(f"{row.name}-{what}" for row in ASKING for what in MODELS_CLOSELY),
     *(f"{queue}-queue-age" for queue in ("ingest", "maintain", "erase")),
     *(f"{row}-function-duration" for row in ROWS),
     "api-4xx",
@@ -117,7 +119,9 @@ def test_what_is_watched_of_the_models_is_what_functions_count(templates: Templa
     counted = set(metrics.serialize_metric_set())
     metrics.clear_metrics()
     for row in ASKING:
-        about = " ".join(text(alarms(templates, stage)[f"{row.name}-{what}"]) for what in MODELS)
+        kinds = MODELS if stage == "dev" else MODELS + MODELS_CLOSELY
+        about = " ".join(text(alarms(templates, stage)[f"{row.name}-{what}"]) for what in kinds)
         watched = set(re.findall(r"\b(?:Model|Budget)[A-Z][a-z]+\b", about))
-        assert watched == {"ModelErrors", "ModelRequests", "ModelThrottled", "ModelSpared", "BudgetRefusals"}
+        closely = {"ModelThrottled", "BudgetRefusals"} if stage != "dev" else set()
+        assert watched == {"ModelErrors", "ModelRequests", "ModelSpared"} | closely
         assert watched <= counted
