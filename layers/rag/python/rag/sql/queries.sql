@@ -373,7 +373,10 @@ from pending_documents p where tenant_id = %(tenant)s and document_id = %(docume
 delete from pending_documents where tenant_id = %(tenant)s and document_id = %(document)s
 
 -- begin_pending --
-insert into pending_documents (tenant_id, document_id, version_id) values (%(tenant)s, %(document)s, %(version)s)
+-- Nothing of a document that was deleted meanwhile.
+insert into pending_documents (tenant_id, document_id, version_id)
+select %(tenant)s, id, %(version)s from documents where tenant_id = %(tenant)s and id = %(document)s
+for key share
 on conflict do nothing
 
 -- stage_chunks --

@@ -43,7 +43,7 @@ class StagingStore:
         return Staged(*rows[0]) if rows else None
 
     def begin(self, location: Location, version: ObjectVersion) -> None:
-        """Start with nothing, whatever there was of this version or another one."""
+        """Start with nothing, whatever there was of this version or another one; not at all without a document."""
 
         def work(transaction: Transaction) -> None:
             transaction.run("drop_pending", document=location.document_id)
