@@ -33,7 +33,8 @@ _QUERIES = {
         where d.collection_id = %(collection)s""",
 }
 _RUNS = """
-    select key, outcome, chunk_count from ingestions where collection_id = %(collection)s order by key, id"""
+    select key, outcome, chunk_count from ingestions
+    where collection_id = %(collection)s and outcome in ('ready', 'failed', 'forgotten') order by key, id"""
 
 
 def rows_of(platform: PlatformProcess, name: str) -> Rows:

@@ -32,7 +32,7 @@ from rag.store.database import Database
 from rag.store.index import IndexStore
 from rag.store.search import SearchStore
 from rag.store.staged import StagingStore
-from rag.types import EmbeddingSpace, Location, Mode, ObjectVersion
+from rag.types import Delivery, EmbeddingSpace, Location, Mode, ObjectVersion
 
 MODES: tuple[Mode, ...] = ("lexical", "dense", "hybrid")
 PROMISED = {"lexical": 0.67, "dense": 0.64, "hybrid": 0.72}
@@ -144,6 +144,7 @@ def fill(
                 count_tokens=count_tokens,
                 limits=limits,
                 deadline=Deadline.after(60),
+                delivery=Delivery(name),
             )
             assert outcome.result == "ready", (name, outcome)
             count += outcome.chunk_count

@@ -36,12 +36,13 @@ class Tenant:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A document and a conversation of the first tenant, as far as the second may guess of them."""
+    """What the first tenant has, as far as the second may guess of it."""
 
     tenant_id: str
     document_id: str
     object_key: str
     conversation_id: str
+    erasure_id: str
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,10 @@ def foreign(first: Tenant) -> Foreign:
     asked = {"question": QUESTION, "collection": "vaults", "conversation": True}
     answer = first.api.post("/v1/query", asked).json()
     assert "persimmon" in answer["answer"]
-    return Foreign(first.id, document_id, f"{first.id}/vaults/{KEY}", answer["conversation_id"])
+    doomed = first.api.upload("doomed.txt", b"Nobody needs this any more.", "ashes")
+    first.api.wait_until_ready("ashes", {"doomed.txt"})
+    erasure = first.api.http.delete(f"/v1/documents/{doomed}").json()
+    return Foreign(first.id, document_id, f"{first.id}/vaults/{KEY}", answer["conversation_id"], erasure["id"])
 
 
 def _search(path: str, field: str) -> Callable[[Tenant, Foreign], None]:
@@ -165,12 +169,36 @@ def _create_collection(attacker: Tenant, foreign: Foreign) -> None:
     assert (made.status_code, made.json()["document_count"]) == (201, 0)
 
 
+def _retry(attacker: Tenant, foreign: Foreign) -> None:
+    replies = [attacker.api.post(f"/v1/documents/{number}/retry", {}) for number in (foreign.document_id, ABSENT)]
+    for reply in replies:
+        assert_problem(reply, 404)
+    assert _words(replies[0], foreign.document_id) == _words(replies[1], ABSENT)
+
+
+def _delete_collection(attacker: Tenant, foreign: Foreign) -> None:
+    replies = {name: attacker.api.http.delete(f"/v1/collections/{name}") for name in ("cellars", "nowhere")}
+    for reply in replies.values():
+        assert_problem(reply, 404)
+    assert _words(replies["cellars"], "cellars") == _words(replies["nowhere"], "nowhere")
+
+
+def _erasures(attacker: Tenant, foreign: Foreign) -> None:
+    listed = attacker.api.get("/v1/erasures")
+    assert listed.status_code == 200
+    assert foreign.erasure_id not in listed.text
+
+
 PROBES: dict[tuple[str, str], Callable[[Tenant, Foreign], None]] = {
     ("post", "/v1/query"): _search("/v1/query", "question"),
     ("post", "/v1/search"): _search("/v1/search", "query"),
     ("get", "/v1/documents"): _list,
     ("get", "/v1/documents/{document_id}"): _by_id("GET", "/v1/documents", attrgetter("document_id")),
     ("delete", "/v1/documents/{document_id}"): _by_id("DELETE", "/v1/documents", attrgetter("document_id")),
+    ("post", "/v1/documents/{document_id}/retry"): _retry,
+    ("get", "/v1/erasures"): _erasures,
+    ("get", "/v1/erasures/{erasure_id}"): _by_id("GET", "/v1/erasures", attrgetter("erasure_id")),
+    ("delete", "/v1/collections/{name}"): _delete_collection,
     ("get", "/v1/conversations"): _conversations,
     ("get", "/v1/conversations/{conversation_id}"): _by_id("GET", "/v1/conversations", attrgetter("conversation_id")),
     ("delete", "/v1/conversations/{conversation_id}"): _by_id(
