@@ -23,6 +23,7 @@ from rag import ingestion, searching, tokens
 from rag.cache import Cache
 from rag.deadline import Deadline
 from rag.llm import LLM
+from rag.metering import Metered
 from rag.migrations import ensure_space
 from rag.parser import Parser
 from rag.settings import Settings
@@ -32,6 +33,7 @@ from rag.store.database import Database
 from rag.store.index import IndexStore
 from rag.store.search import SearchStore
 from rag.store.staged import StagingStore
+from rag.store.usage import UsageStore
 from rag.types import Delivery, EmbeddingSpace, Location, Mode, ObjectVersion
 
 MODES: tuple[Mode, ...] = ("lexical", "dense", "hybrid")
@@ -138,7 +140,7 @@ def fill(
                 location,
                 bucket=bucket,
                 parser=parser,
-                embedder=llm,
+                embedder=Metered(llm, UsageStore(connection, 0, 0), tenant),
                 store=store,
                 staging=StagingStore(store),
                 count_tokens=count_tokens,
