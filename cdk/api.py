@@ -20,8 +20,9 @@ from cdk.given import Given
 from cdk.logs import log_group
 from cdk.routes import routes
 from cdk.stages import Stage
-from functions.query.origins import EXPOSED
+from functions.query import origins as pages
 from functions.table import PUBLIC
+from rag.answer_headers import ON_EVERY_ANSWER
 
 # A quarter of what the stage takes: each question is a call of the model, and money.
 ASKING = "/v1/query/POST"
@@ -103,6 +104,7 @@ class Api(Construct):
         )
         self._add_routes(query, streaming)
         gateway_responses.install(self.rest, origin=stage.cors_origins[0] if len(stage.cors_origins) == 1 else None)
+        self._harden_preflights()
         self._add_usage_plan(stage)
         self._only_this_account(authorize)
         self.url = self.rest.url
@@ -171,6 +173,18 @@ class Api(Construct):
             integration = streamed.get(f"{method} {path}", whole)
             resource.add_method(method, integration, request_validator=self._validator, request_models=body, **public)
 
+    def _harden_preflights(self) -> None:
+        """The CDK lets one say which headers a preflight has that are CORS's, and no others."""
+        for node in self.rest.node.find_all():
+            method = node.node.default_child if isinstance(node, apigateway.Method) else None
+            if not isinstance(method, apigateway.CfnMethod) or method.http_method != "OPTIONS":
+                continue
+            for name, value in gateway_responses.quoted(ON_EVERY_ANSWER).items():
+                # A dot would lead into the property.
+                header = f"ResponseParameters.method\\.response\\.header\\.{name}"
+                method.add_property_override(f"Integration.IntegrationResponses.0.{header}", value)
+                method.add_property_override(f"MethodResponses.0.{header}", value=True)
+
     def _add_usage_plan(self, stage: Stage) -> None:
         self.rest.add_usage_plan(
             "UsagePlan",
@@ -205,8 +219,8 @@ def _preflight(origins: Sequence[str]) -> apigateway.CorsOptions | None:
         return None
     return apigateway.CorsOptions(
         allow_origins=[*origins],
-        allow_methods=["GET", "POST", "PATCH", "DELETE"],
-        allow_headers=["authorization", "content-type", "x-api-key"],
-        expose_headers=[*EXPOSED],
-        max_age=aws_cdk.Duration.hours(1),
+        allow_methods=[*pages.METHODS],
+        allow_headers=[*pages.HEADERS],
+        expose_headers=[*pages.EXPOSED],
+        max_age=aws_cdk.Duration.seconds(pages.KEPT_SECONDS),
     )

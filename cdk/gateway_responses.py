@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from aws_cdk import aws_apigateway as apigateway
+
+from rag.answer_headers import ON_EVERY_ANSWER
 
 _KIND = apigateway.ResponseType
 # Kind → status and what a person is told.
@@ -48,6 +51,11 @@ def install(api: apigateway.RestApi, *, origin: str | None) -> None:
         _add(api, kind, _problem(title, "$context.error.responseType"), {}, origin, status=None)
 
 
+def quoted(headers: Mapping[str, str]) -> dict[str, str]:
+    """Values as the gateway's mappings have literals: all between the first apostrophe and the last."""
+    return {name: f"'{value}'" for name, value in headers.items()}
+
+
 def _problem(title: str, detail: str) -> dict[str, str | int]:
     return {"type": "about:blank", "title": title, "detail": detail, "request_id": "$context.requestId"}
 
@@ -61,7 +69,11 @@ def _add(
     *,
     status: str | None,
 ) -> None:
-    every = {"Content-Type": "'application/problem+json'", "x-request-id": "context.requestId"}
+    every = {
+        "Content-Type": "'application/problem+json'",
+        "x-request-id": "context.requestId",
+        **quoted(ON_EVERY_ANSWER),
+    }
     allowed = {"Access-Control-Allow-Origin": f"'{origin}'"} if origin else {}
     api.add_gateway_response(
         "".join(part.capitalize() for part in kind.response_type.split("_")),

@@ -17,6 +17,7 @@ from cdk.arrivals import hidden_seconds
 from cdk.data import DataStack
 from cdk.layers import Layers
 from cdk.stages import Stage
+from cdk.users import Users
 from functions.table import (
     ANSWER,
     ASKING,
@@ -35,8 +36,22 @@ from functions.table import (
     Use,
 )
 from rag.probing import PLACE
+from rag.settings import Settings
 
 TRACING = ("xray:PutTraceSegments", "xray:PutTelemetryRecords")
+_BUDGETS = (
+    "tenant_requests_per_day",
+    "tenant_tokens_per_day",
+    "tenant_tokens_per_month",
+    "tenant_usd_per_day",
+    "tenant_usd_per_month",
+)
+_PRICES = (
+    "embedding_usd_per_million_tokens",
+    "prompt_usd_per_million_tokens",
+    "completion_usd_per_million_tokens",
+)
+_RATES = ("rate_limit_requests", "tenant_rate_limit_requests")
 _CONSUME = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes")
 _LOOK = ("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility")
 
@@ -53,6 +68,7 @@ class Given:
     bus: events.EventBus
     webhook_key: secretsmanager.Secret | None
     signing: lambda_.CodeSigningConfig | None
+    users: Users
 
     def settings_of(self, row: FunctionRow) -> dict[str, str]:
         """The `RAG_*` variables of a function: the same names as on a laptop, secrets by their ARN."""
@@ -86,6 +102,7 @@ class Given:
                 "RAG_ERASURE_QUEUE_URL": self.data.arrivals.erasure_queue.queue_url,
                 "RAG_BACKUP_DAYS": str(self.stage.recovery_days),
             },
+            "audit": {"RAG_AUDIT_DAYS": str(self.stage.audit_days)},
             "cache": {"RAG_REDIS_URL": self.data.cache.url, "RAG_REDIS_SECRET": self.data.cache.secret_arn},
             "model": {
                 "RAG_MODEL_URL": self.stage.model_url,
@@ -95,18 +112,34 @@ class Given:
                 "RAG_CHAT_MODEL": self.stage.chat_model,
             },
             "roles": {"RAG_IAM_ROLES": json.dumps(ROLES)},
+            "tokens": {"RAG_OIDC": self.users.issuers},
         }
         if self._recognises(row):
             every["RAG_OCR"] = "textract"
         if row.folder == QUERY.folder and self.stage.cors_origins:
             every["RAG_CORS_ORIGINS"] = json.dumps(self.stage.cors_origins)
-        if row in ASKING:
+        if row.folder == QUERY.folder:
             every |= {
-                f"RAG_{name.upper()}": str(limit)
-                for name in ("tenant_requests_per_day", "tenant_tokens_per_day")
-                if (limit := getattr(self.stage, name))
+                f"RAG_{name.upper()}": chosen
+                for name in ("audit_questions", "audit_failure")
+                if (chosen := getattr(self.stage, name)) != Settings.model_fields[name].default
             }
+        if row in ASKING:
+            every |= self._set(*_BUDGETS, *_PRICES)
+        if row == TENANTS:
+            every |= self._set(*_PRICES)
+        if row.folder == QUERY.folder:
+            every |= self._set(*_RATES)
         return every | {name: value for use in sorted(row.uses) for name, value in optional[use].items()}
+
+    def _set(self, *names: str) -> dict[str, str]:
+        """Those settings that the stage has otherwise than by default."""
+        values = {name: getattr(self.stage, name) for name in names}
+        return {
+            f"RAG_{name.upper()}": str(value)
+            for name, value in values.items()
+            if value != Settings.model_fields[name].default
+        }
 
     def statements_of(self, row: FunctionRow) -> list[iam.PolicyStatement]:
         """What its role may do for the sake of its database role and of what it uses."""
@@ -124,9 +157,12 @@ class Given:
             ],
             "maintenance": [allow(["sqs:SendMessage"], data.arrivals.maintenance_queue.queue_arn)],
             "erasures": [allow(["sqs:SendMessage"], data.arrivals.erasure_queue.queue_arn)],
+            "audit": [],
             "cache": data.cache.secret_statements(),
             "model": [allow(["secretsmanager:GetSecretValue"], self.model_key.secret_arn)],
             "roles": [],
+            # Keys are public.
+            "tokens": [],
         }
         database = (
             allow(["secretsmanager:GetSecretValue"], data.database.master_secret_arn)

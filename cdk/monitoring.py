@@ -13,7 +13,7 @@ from cdk.service import ServiceStack
 from cdk.stack import StageStack
 from cdk.stages import Stage
 from cdk.topic import Topic, own_key
-from functions.table import ASKING
+from functions.table import ANSWER, ASKING, QUERY, TENANTS
 
 
 class MonitoringStack(StageStack):
@@ -39,6 +39,8 @@ class MonitoringStack(StageStack):
             watches.function(alarms, function)
             if function.row in ASKING:
                 watches.models(alarms, function)
+            if function.row in {QUERY, ANSWER, TENANTS}:
+                watches.auditing(alarms, function)
         watches.notifications(alarms, service.notify)
         watches.arrivals(alarms, service.ingest)
         watches.erasing(alarms, service.erase)
@@ -56,4 +58,8 @@ class MonitoringStack(StageStack):
                 watches.function_closely(alarms, function, service.given.reserved(function.row))
                 if function.row in ASKING:
                     watches.models_closely(alarms, function)
+                if function.row.folder == QUERY.folder:
+                    watches.rates(alarms, function)
+                if function.row == ANSWER:
+                    watches.attacks(alarms, function)
         budget(self, "Budget", stage=stage, topic=topic)

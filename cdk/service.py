@@ -39,6 +39,7 @@ class ServiceStack(StageStack):
         if data.boundary:
             iam.PermissionsBoundary.of(self).apply(data.boundary)
         self.failures = failures(self, "Failures", stage=stage.name, key=data.keys.data)
+        self.users = Users(self, "Users", stage=stage)
         self.given = given = Given(
             stage=stage,
             data=data,
@@ -50,6 +51,7 @@ class ServiceStack(StageStack):
             if stage.webhook_url
             else None,
             signing=code_signing(self, stage=stage.name) if stage.code_signing else None,
+            users=self.users,
         )
         migrate = Migrate(self, given=given)
         query, answer, authorize = (kind(self, given=given) for kind in (Query, Answer, Authorize))
@@ -68,7 +70,6 @@ class ServiceStack(StageStack):
             Firewall(self, "Firewall", stage=stage, api=self.api.rest, keys=data.keys)
         if stage.canary:
             Canary(self, "Canary", stage=stage.name, functions=[query, answer], rest=self.api.rest)
-        self.users = Users(self, "Users", stage=stage)
         self._say(
             ApiUrl=self.api.url,
             DocumentsBucket=data.documents.bucket_name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from rag.oidc import Issuer
 from rag.settings import Settings
 
 
@@ -48,6 +49,9 @@ class Stage:
 
     # Service
     log_days: int = 7
+    audit_days: int = 30
+    audit_questions: str = _default("audit_questions")
+    audit_failure: str = _default("audit_failure")
     snap_start: bool = False
     reserve_concurrency: bool = False
     # Sandboxes at once; all of them together stay below 80 % of `database_connections`.
@@ -73,10 +77,23 @@ class Stage:
     embedding_model: str = _default("embedding_model")
     embedding_dimensions: int = _default("embedding_dimensions")
     chat_model: str = _default("chat_model")
-    # What any one tenant may use of the models on a day of UTC, unless it has limits of its own; 0: any number.
+    # What any one tenant may use of the models on a day, or in a month, of UTC; 0: any number. A tenant may have limits
+    # of its own.
     tenant_requests_per_day: int = _default("tenant_requests_per_day")
     tenant_tokens_per_day: int = _default("tenant_tokens_per_day")
+    tenant_tokens_per_month: int = _default("tenant_tokens_per_month")
+    tenant_usd_per_day: float = _default("tenant_usd_per_day")
+    tenant_usd_per_month: float = _default("tenant_usd_per_month")
+    # What these models cost, in US dollars for a million tokens.
+    embedding_usd_per_million_tokens: float | None = _default("embedding_usd_per_million_tokens")
+    prompt_usd_per_million_tokens: float | None = _default("prompt_usd_per_million_tokens")
+    completion_usd_per_million_tokens: float | None = _default("completion_usd_per_million_tokens")
+    # Requests to the API in a minute, unless a key or a tenant has a number of its own; 0: any number.
+    rate_limit_requests: int = _default("rate_limit_requests")
+    tenant_rate_limit_requests: int = _default("tenant_rate_limit_requests")
     webhook_url: str = ""
+    # Whose access tokens are accepted besides those of the stage's own user pool; each needs a subject_prefix.
+    issuers: tuple[Issuer, ...] = ()
 
     # Watching and paying
     alarm_email: str = ""
@@ -113,6 +130,7 @@ STAGING = Stage(
     access_logs=True,
     noncurrent_days=30,
     log_days=30,
+    audit_days=90,
     snap_start=True,
     reserve_concurrency=True,
     query_concurrency=50,
@@ -142,6 +160,7 @@ PROD = replace(
     noncurrent_days=35,
     lock_backups=True,
     log_days=365,
+    audit_days=400,
     query_concurrency=200,
     answer_concurrency=200,
     authorize_concurrency=100,

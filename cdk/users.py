@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import aws_cdk
 from aws_cdk import aws_cognito as cognito
 from constructs import Construct
 
 from cdk.acknowledging import SOLUTIONS, accept
 from cdk.stages import Stage
+from rag.oidc import check_together
 
 # As an API key's roles: each may what the ones before it may.
 ROLES = {"reader": "Search and ask", "writer": "Also upload and delete", "admin": "Also keys and collections"}
+# A user is of the tenant whose id follows: access tokens hold groups, and no attributes (decision 25).
+TENANT_GROUP = "tenant:"
 _LAPTOP = "http://localhost:8000"
 
 
@@ -29,8 +35,6 @@ class Users(Construct):
             standard_attributes=cognito.StandardAttributes(
                 email=cognito.StandardAttribute(required=True, mutable=True)
             ),
-            # Of which tenant; only administrators set it.
-            custom_attributes={"tenant_id": cognito.StringAttribute(min_len=36, max_len=36, mutable=True)},
             account_recovery=cognito.AccountRecovery.EMAIL_ONLY,
             mfa=cognito.Mfa.REQUIRED,
             mfa_second_factor=cognito.MfaSecondFactor(otp=True, sms=False),
@@ -68,6 +72,24 @@ class Users(Construct):
             cognito_domain=cognito.CognitoDomainOptions(domain_prefix=f"rag-{stage.name}-{aws_cdk.Aws.ACCOUNT_ID}"),
         )
         self.client = self._client(stage, [cognito.OAuthScope.resource_server(server, one) for one in scopes])
+        check_together(stage.issuers)
+        self._others = [each.model_dump(mode="json", exclude_defaults=True) for each in stage.issuers]
+
+    @property
+    def issuers(self) -> str:
+        """The setting RAG_OIDC: this pool, whose access tokens name a client and no audience, and the stage's others.
+
+        Source: Cognito developer guide, "Verifying JSON web tokens".
+        """
+        region, suffix = aws_cdk.Aws.REGION, aws_cdk.Aws.URL_SUFFIX
+        own: dict[str, Any] = {
+            "issuer": f"https://cognito-idp.{region}.{suffix}/{self.pool.user_pool_id}",
+            "client_ids": [self.client.user_pool_client_id],
+            "groups_claim": "cognito:groups",
+            "tenant_group_prefix": TENANT_GROUP,
+            "require": {"token_use": "access"},
+        }
+        return json.dumps([own, *self._others])
 
     def _client(self, stage: Stage, scopes: list[cognito.OAuthScope]) -> cognito.UserPoolClient:
         """A page in a browser, which can keep no secret: authorization code with PKCE."""

@@ -87,6 +87,17 @@ def erasing(alarms: Alarms, watched: Function) -> None:
     )
 
 
+def auditing(alarms: Alarms, watched: Function) -> None:
+    """Whether what is done is written down."""
+    alarms.add(
+        "audit",
+        _counted(watched, "AuditFailures"),
+        "Rows of the audit log could not be written; they are in the function's own log.",
+        of=watched.row.name,
+        above=0,
+    )
+
+
 def function(alarms: Alarms, watched: Function) -> None:
     """Whether it fails, and whether it is turned away."""
     alarms.add(
@@ -140,6 +151,33 @@ def models_closely(alarms: Alarms, watched: Function) -> None:
         "A tenant has used up what it may use of the models today, and is refused.",
         of=of,
         above=0,
+    )
+
+
+def rates(alarms: Alarms, watched: Function) -> None:
+    """Whether somebody asks again and again beyond what was agreed."""
+    alarms.add(
+        "rate-limit",
+        _counted(watched, "RateLimitHits"),
+        "More than a hundred requests of keys or tenants that have made as many as they may.",
+        of=watched.row.name,
+        above=100,
+    )
+
+
+def attacks(alarms: Alarms, watched: Function) -> None:
+    """Whether documents or questions are made to have an effect that they do not have."""
+    alarms.add(
+        "answers-withheld",
+        _counted(watched, "AnswersWithheld"),
+        "The model told its rules, and the answer was withheld: by order of a document, or of who asks.",
+        above=0,
+    )
+    alarms.add(
+        "answers-neutralised",
+        _counted(watched, "AnswersNeutralised"),
+        "The model wrote addresses that stand in nothing it was shown, and they were left out of more than 20 answers.",
+        above=20,
     )
 
 

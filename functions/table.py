@@ -13,7 +13,19 @@ USUAL_TEMPORARY_MIB = 512
 PUBLIC = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
 
 Use = Literal[
-    "bucket", "queue", "retry", "reconcile", "dead_letters", "bus", "maintenance", "erasures", "cache", "model", "roles"
+    "bucket",
+    "queue",
+    "retry",
+    "reconcile",
+    "dead_letters",
+    "bus",
+    "maintenance",
+    "erasures",
+    "audit",
+    "cache",
+    "model",
+    "roles",
+    "tokens",
 ]
 
 
@@ -88,9 +100,9 @@ ANSWER = FunctionRow(
     code=QUERY.folder,
     streams=("POST /v1/query",),
 )
-AUTHORIZE = FunctionRow("authorize", 10, 256, "rag_authorize", warm=True)
+AUTHORIZE = FunctionRow("authorize", 10, 256, "rag_authorize", uses=frozenset({"tokens"}), warm=True)
 MIGRATE = FunctionRow("migrate", 300, 256, OWNER, uses=frozenset({"roles", "model"}))
-MAINTAIN = FunctionRow("maintain", 900, 256, OWNER, schedule_seconds=300)
+MAINTAIN = FunctionRow("maintain", 900, 256, OWNER, uses=frozenset({"audit"}), schedule_seconds=300)
 RECONCILE = FunctionRow(
     "reconcile", 300, 256, "rag_reconcile", uses=frozenset({"retry", "reconcile"}), schedule_seconds=300
 )

@@ -36,6 +36,8 @@ class Account:
         queues: Queues,
         settings: Mapping[str, str],
         packaged: Mapping[str, Code],
+        *,
+        issuer_url: str,
     ) -> None:
         self._scratch = directory / "tmp"
         self._logs = directory / "logs"
@@ -51,6 +53,7 @@ class Account:
             postgres_port=backing.postgres_port,
             redis_port=backing.redis_port,
             aws_credentials=backing.aws.credentials,
+            issuer_url=issuer_url,
         )
 
         def function(row: FunctionRow) -> Function:

@@ -20,7 +20,9 @@ from local.runtime_api import Recipient
 
 _MAX_CACHED = 10_000
 
-Credential = tuple[str | None, str | None]
+Credential = tuple[tuple[str, str], ...]
+# Every value of these is what a verdict is about.
+_SOURCES = ("x-api-key", "authorization")
 
 
 class UnauthorizedError(Exception):
@@ -67,8 +69,8 @@ class Authorizer:
 
         Raises UnauthorizedError, ForbiddenError, AuthorizerFailedError.
         """
-        credential = (request.header("x-api-key"), request.header("authorization"))
-        if not any(credential):
+        credential = tuple((name, value) for name, value in request.headers if name in _SOURCES)
+        if not any(value for _, value in credential):
             raise UnauthorizedError("send an API key in x-api-key or in Authorization: Bearer")
         verdict = await self._verdict(credential, request)
         if not verdict.allows(request.method_arn):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from functions.table import ANSWER, AUTHORIZE, FUNCTIONS, INGEST, QUERY, ROLES, FunctionRow, Use
-from local import aws, service
+from local import aws, issuer, service
 from local.code import Code, of_repository
 
 STAGE = "local"
@@ -25,6 +25,10 @@ MODEL_SECRET = "rag/local/model"  # noqa: S105  (the name of a secret)
 MAX_RECEIVES = 8
 # Sandboxes of a function at once: two cores, where AWS has what the stage grants.
 CONCURRENCY = dict.fromkeys(FUNCTIONS, 1) | {AUTHORIZE: 2, INGEST: 2, QUERY: 4, ANSWER: 4}
+# A laptop protects nobody from anybody, and whoever puts in a folder of files asks often; a shell may say otherwise.
+UNLIMITED = {"RAG_RATE_LIMIT_REQUESTS": "0", "RAG_TENANT_RATE_LIMIT_REQUESTS": "0"}
+# As the least that a stage keeps rows of the audit log.
+AUDIT_DAYS = 30
 # How long the authorizer's verdict on a credential holds: it spares two cores the same work over and over.
 VERDICT_SECONDS = 60.0
 
@@ -53,6 +57,7 @@ class Addresses:
     redis_port: int
     aws_credentials: aws.Credentials
     dead_letter_queue_url: str = ""
+    issuer_url: str = ""
 
 
 def local_model(url: str) -> Model:
@@ -101,14 +106,20 @@ def settings_of(row: FunctionRow, addresses: Addresses, model: Model) -> dict[st
         },
         "maintenance": {"RAG_MAINTENANCE_QUEUE_URL": addresses.maintenance_queue_url},
         "erasures": {"RAG_ERASURE_QUEUE_URL": addresses.erasure_queue_url, "RAG_BACKUP_DAYS": "0"},
+        "audit": {"RAG_AUDIT_DAYS": str(AUDIT_DAYS)},
         "cache": {"RAG_REDIS_URL": f"redis://127.0.0.1:{addresses.redis_port}/0", "RAG_REDIS_SECRET": REDIS_SECRET},
         "model": _model_settings(model),
+        "tokens": {"RAG_OIDC": _issuers(addresses.issuer_url)},
         "roles": {
             "RAG_ROLE_SECRETS": json.dumps({role: database_secret(role) for role in ROLES}),
             "RAG_IAM_ROLES": "[]",
         },
     }
     return every | {name: value for use in sorted(row.uses) for name, value in optional[use].items()}
+
+
+def _issuers(url: str) -> str:
+    return json.dumps([{"issuer": url, "audiences": [issuer.AUDIENCE]}]) if url else ""
 
 
 def _model_settings(model: Model) -> dict[str, str]:
@@ -150,6 +161,7 @@ def environment_of(
         **({"AWS_LAMBDA_EXEC_WRAPPER": str(code.task_root / row.wrapper)} if row.wrapper else {}),
         **row.environment,
         "POWERTOOLS_TRACE_DISABLED": "1",
+        **UNLIMITED,
         **(passed or {}),
         **(settings_of(row, addresses, model) if told is None else told),
     }

@@ -17,6 +17,7 @@ from local.lambda_runtime import TIMED_OUT, Invocation, PayloadTooLargeError, Th
 from local.plan import Route
 from local.proxy_event import MalformedRequestError, MalformedResponseError, Request, Response
 from local.streamed_answer import StreamedAnswer
+from rag.answer_headers import ON_EVERY_ANSWER
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -75,7 +76,8 @@ class Gateway:
     ) -> Response | None:
         """The answer, or None where it was streamed, if only in part."""
         route, request = self._read(scope, request_id)
-        caller = await _caller(self._authorizer, request) if route.authorized else None
+        asked = route.authorized and not _is_preflight(request)
+        caller = await _caller(self._authorizer, request) if asked else None
         body = await self._body(scope, receive)
         event = json.dumps(proxy_event.event(request, body, authorizer=caller)).encode()
         if not route.streams:
@@ -154,6 +156,15 @@ class Gateway:
             raise Refused(413, "the request is larger than a function takes (6 MB)") from None
 
 
+def _is_preflight(request: Request) -> bool:
+    """A browser asks it without credentials; on AWS an integration of its own answers, here the function does."""
+    return (
+        request.method == "OPTIONS"
+        and request.header("origin") is not None
+        and request.header("access-control-request-method") is not None
+    )
+
+
 async def _caller(authorizer: Authorizer, request: Request) -> Mapping[str, str]:
     try:
         return await authorizer.context(request)
@@ -195,7 +206,7 @@ def problem(refused: Refused, request_id: str) -> Response:
         "detail": refused.detail,
         "request_id": request_id,
     }
-    headers = (("content-type", "application/problem+json"), *refused.headers)
+    headers = (("content-type", "application/problem+json"), *ON_EVERY_ANSWER.items(), *refused.headers)
     return Response(refused.status, headers, json.dumps(body).encode())
 
 

@@ -30,12 +30,13 @@ from socket import socket
 from typing import Any
 
 from functions.table import INGEST
-from local import clock, service
+from local import clock, issuer, service
 from local.account import Account
 from local.asgi import listen
 from local.backing import Backing, OnEvent
 from local.code import Code, of_packages
 from local.entrances import Entrances
+from local.issuer import Users
 from local.plan import Plan, of_the_table
 from local.preparation import prepared
 from local.resources import Queues
@@ -76,16 +77,27 @@ async def platform(
     with _first_failure(), _claimed(directory), _logged(directory / "logs"), closing(_door(directory, port)) as door:
         ready_files = _ready_files(directory, ready_file)
         async with AsyncExitStack() as stack:
+            issuer_door = stack.enter_context(issuer.door(directory))
             backing = Backing(directory, plan, shell.model, on_event)
             stack.push_async_callback(backing.stop)
             async with asyncio.TaskGroup() as group:
                 group.create_task(backing.start_models())
                 queues = await backing.start()
-                account = Account(directory, plan, backing, queues, shell.settings, packaged or {})
+                account = Account(
+                    directory,
+                    plan,
+                    backing,
+                    queues,
+                    shell.settings,
+                    packaged or {},
+                    issuer_url=issuer.url_of(issuer_door),
+                )
                 stack.push_async_callback(account.close, drain_seconds=DRAIN_SECONDS)
                 await account.open()
                 tenant = await prepared(account, directory, on_event)
-            entrances = Entrances(account, plan, backing.aws, queues, door, grace_seconds=DRAIN_SECONDS)
+            entrances = Entrances(
+                account, plan, backing.aws, queues, door, Users(directory), issuer_door, grace_seconds=DRAIN_SECONDS
+            )
             stack.push_async_callback(entrances.close)
             await entrances.open()
             ready = _described(directory, plan, backing, queues, entrances) | tenant
@@ -138,6 +150,7 @@ def _described(directory: Path, plan: Plan, backing: Backing, queues: Queues, en
         "queue_url": queues[arrivals.name].url,
         **dead_letters,
         **backing.aws.credentials._asdict(),
+        "issuer_url": entrances.issuer_url,
         "admin_url": entrances.admin_url,
         "admin_token": entrances.admin_token,
     }

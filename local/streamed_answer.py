@@ -60,7 +60,9 @@ class StreamedAnswer:
         except MalformedResponseError as error:
             self.malformed = str(error)
             return b""
-        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in [*headers, *self._headers]]
+        said = {name for name, _ in headers}
+        every = [*headers, *((name, value) for name, value in self._headers if name not in said)]
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in every]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
         self.started = True
         return body

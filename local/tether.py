@@ -67,10 +67,15 @@ def _become(command: list[str]) -> NoReturn:
 
 def _stay(command: list[str], death: signal.Signals) -> NoReturn:
     """Pass signals on to the command, end it at the end of standard input, leave with its exit code."""
+    early: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, lambda received, _: early.append(received))
     # Descriptors that the starter let through (the claim on a directory) belong to the command.
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, lambda received, _: child.send_signal(received))
+    for received in early:
+        child.send_signal(received)
     threading.Thread(target=_end_with_input, args=(child, death), daemon=True).start()
     code = child.wait()
     sys.exit(code if code >= 0 else 128 - code)

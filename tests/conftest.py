@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 
-pytest_plugins = ["tests.reliability.table"]
+pytest_plugins = ["tests.tables"]
 
 # Whoever runs the tests in the background has them ignore Ctrl-C, and so would the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import binascii
+import codecs
 import gzip
+import html
 import json
 import re
 import select
@@ -12,10 +15,12 @@ import struct
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote, unquote
 
 Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
 
@@ -220,6 +225,62 @@ def endless(part: bytes, media_type: str = "application/json") -> Reply:
 def packed(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
     """A small body that unpacks to a large one."""
     send(handler, gzip.compress(b" " * 50_000_000), 200, "application/json", Content_Encoding="gzip")
+
+
+class Obedient:
+    """A chat model that does whatever any text of its prompt tells it by `{{verb text}}`, in whatever disguise.
+
+    `say` repeats the text, `rules` and `rules64` tell the system's message, `leak` puts what the other passages say
+    behind an address, `cite` forges a marker, `tool` asks for a tool. `obeyed` are the commands that reached it.
+    """
+
+    _COMMAND = re.compile(r"\{\{\s*(say|rules64|rules|leak|cite|tool)\b\s*(.*?)\}\}", re.DOTALL)
+    _UNSEEN = re.compile("[\xad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+
+    def __init__(self) -> None:
+        self.obeyed: list[tuple[str, str]] = []
+
+    def __call__(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if "input" in body:
+            send_json(handler, embeddings([unit(text, 4) for text in body["input"]]))
+            return
+        assert not body.keys() & {"tools", "functions", "tool_choice"}
+        rules, asked = (body["messages"][place]["content"] for place in (0, -1))
+        lines = [json.loads(line) for line in asked.splitlines() if line.startswith("{")]
+        texts = [" ".join(str(value) for value in line.values()) for line in lines]
+        commands = [found for text in texts for form in self._read(text) for found in self._COMMAND.findall(form)]
+        self.obeyed += commands
+        if any(verb == "tool" for verb, _ in commands):
+            call = {"id": "1", "type": "function", "function": {"name": "fetch", "arguments": "{}"}}
+            reply = chat("I fetch it. [1]")
+            reply["choices"][0]["message"]["tool_calls"] = [call]
+            send_json(handler, reply)
+            return
+        said = {
+            "say": lambda text: text,
+            "rules": lambda _: rules,
+            "rules64": lambda _: base64.b64encode(rules.encode()).decode(),
+            "leak": lambda text: f"![x]({text}{quote(texts[0][:200])}) [x]({text}{quote(rules[:40])})",
+            "cite": lambda text: f"A document says so. [{text}]",
+        }
+        words = " ".join(said[verb](text) for verb, text in dict.fromkeys(commands)) or "A plain sentence [1]."
+        speak(words)(handler, body) if body.get("stream") else send_json(handler, chat(words))
+
+    def _read(self, text: str) -> Iterator[str]:
+        """The text, and what a clever reader finds in it."""
+        yield text
+        yield self._UNSEEN.sub("", text)
+        yield "".join(chr(ord(c) - 0xE0000) for c in text if 0xE0000 < ord(c) < 0xE007F)
+        yield unicodedata.normalize("NFKC", text)
+        yield html.unescape(text)
+        yield unquote(text)
+        yield codecs.encode(text, "rot13")
+        yield text[::-1]
+        for run in re.findall(r"[A-Za-z0-9+/_=-]{24,}", text):
+            with suppress(binascii.Error):
+                yield base64.urlsafe_b64decode(run.replace("+", "-").replace("/", "_")).decode(errors="replace")
+            with suppress(ValueError):
+                yield bytes.fromhex(run).decode(errors="replace")
 
 
 class _Server(ThreadingHTTPServer):

@@ -22,6 +22,8 @@ BUILT = ROOT / "build" / "packages"
 _LEFT_TO_THE_RUNTIME = ("boto3", "botocore")
 # The functions that read documents, and the group that they read them with.
 _PARSING_FUNCTIONS = frozenset({"ingest"})
+# Those that verify what somebody else has signed.
+_VERIFYING_FUNCTIONS = frozenset({"authorize"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +139,15 @@ class FunctionAsset(Asset):
 
 _RAG = SourceLayer("rag", ROOT / "layers" / "rag" / "python")
 _FUNCTIONS = DependencyLayer("functions", "functions")
+_TOKENS = DependencyLayer("tokens", "tokens", beside=("functions",))
 _PARSERS = DependencyLayer("parsers", "parsers", beside=("functions",))
-LAYERS: tuple[Layer, ...] = (_RAG, _FUNCTIONS, _PARSERS)
+LAYERS: tuple[Layer, ...] = (_RAG, _FUNCTIONS, _TOKENS, _PARSERS)
 
 
 def layers_of(folder: str) -> tuple[Layer, ...]:
     """The layers that a function whose code is this folder mounts."""
-    return LAYERS if folder in _PARSING_FUNCTIONS else (_RAG, _FUNCTIONS)
+    own = {_TOKENS: _VERIFYING_FUNCTIONS, _PARSERS: _PARSING_FUNCTIONS}
+    return tuple(layer for layer in LAYERS if layer not in own or folder in own[layer])
 
 
 def function_asset(name: str) -> FunctionAsset:

@@ -25,6 +25,7 @@ _RECIPE = Path(__file__)
 # serve. What is left of a dist-info (METADATA, entry points, licences) is read at run time or has to be passed on.
 _LEFT_OUT = (
     "*.pyi",
+    "*.h",
     "bin",
     "tests",
     "test",

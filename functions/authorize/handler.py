@@ -1,4 +1,4 @@
-"""Who is calling: API key → tenant, principal and role, as a policy that API Gateway caches."""
+"""Who is calling: API key or access token → tenant, principal and role, as a policy for this one request."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ gc.disable()
 
 from typing import TYPE_CHECKING
 
-from rag import wiring
-from rag.errors import NotAuthorizedError
+from functions.authorize.presented import presented
+from rag import calling, keys, wiring
+from rag.errors import ForbiddenError, NotAuthorizedError
 from rag.types import JSON, Caller
 
 if TYPE_CHECKING:
@@ -23,31 +24,39 @@ gc.freeze()
 gc.enable()
 
 
-def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (Lambda's signature)
-    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+def handler(event: JSON, context: LambdaContext) -> JSON:
+    wiring.until_the_end(context, margin_seconds=wiring.LAST_SECONDS)
     try:
-        caller = wiring.key_store().caller(credential(headers))
+        return allowed(caller(*presented(event)), event["methodArn"])
+    except ForbiddenError:
+        return policy("nobody", "Deny", event["methodArn"])
     except NotAuthorizedError:
         # The one message that API Gateway turns into 401 (its developer guide, "Lambda authorizer output").
         raise Exception("Unauthorized") from None  # noqa: TRY002
-    return policy(caller, event["methodArn"])
 
 
-def credential(headers: dict[str, str]) -> str:
-    """Return the API key of `x-api-key` or of `Authorization: Bearer`; empty when there is none."""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    bearer = token.strip() if scheme.lower() == "bearer" else ""
-    return headers.get("x-api-key", "").strip() or bearer
+def caller(api_key: str, bearer: str) -> Caller:
+    """Return whose credential it is: the API key of `x-api-key`, or what is in `Authorization: Bearer`."""
+    if api_key or keys.is_meant(bearer) or not wiring.settings().oidc:
+        return wiring.key_store().caller(api_key or bearer)
+    return user(bearer)
 
 
-def policy(caller: Caller, method_arn: str) -> JSON:
-    """Allow every route of this API's stage: the verdict is cached per key, and roles are checked by each route."""
+def user(token: str) -> Caller:
+    return wiring.key_store().user(wiring.access_tokens().caller(token))
+
+
+def allowed(caller: Caller, method_arn: str) -> JSON:
+    """Let this caller in at every route of this API's stage; what its role may do there each route checks."""
+    return {**policy(caller.principal, "Allow", method_arn), "context": calling.context(caller)}
+
+
+def policy(principal: str, effect: str, method_arn: str) -> JSON:
     api_and_stage = "/".join(method_arn.split("/")[:2])
     return {
-        "principalId": caller.principal,
+        "principalId": principal,
         "policyDocument": {
             "Version": "2012-10-17",
-            "Statement": [{"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": f"{api_and_stage}/*"}],
+            "Statement": [{"Action": "execute-api:Invoke", "Effect": effect, "Resource": f"{api_and_stage}/*"}],
         },
-        "context": {"tenant_id": str(caller.tenant_id), "principal": caller.principal, "role": caller.role},
     }

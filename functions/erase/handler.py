@@ -27,7 +27,7 @@ MARGIN_SECONDS = 5.0
 def handler(event: JSON, context: LambdaContext) -> JSON:
     """Return the messages that failed; for the schedule, how many erasures are still not done."""
     metrics.add_metric("ErasureRuns", MetricUnit.Count, 1)
-    deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
+    deadline = wiring.until_the_end(context, margin_seconds=MARGIN_SECONDS)
     if "Records" in event:
         failed = [record["messageId"] for record in event["Records"] if not ended(record["body"], deadline)]
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}

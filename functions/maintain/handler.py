@@ -23,20 +23,28 @@ metrics = telemetry.metrics()
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (whatever woke it, there is one thing to do)
-    """Return the indexes that were made and dropped, and how many chunks were weighed anew.
+    """Return the indexes that were made and dropped, and how many chunks were weighed anew and audit rows dropped.
 
     None when another run is at work, or nothing is to be done. Each job gets its turn whatever becomes of the others.
     """
     metrics.add_metric("MaintenanceRuns", MetricUnit.Count, 1)
-    deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000)
+    deadline = wiring.until_the_end(context, margin_seconds=0)
     changes: list[Change] = []
+    dropped: list[int] = []
     with ExitStack() as jobs:
+        jobs.callback(lambda: dropped.append(wiring.audit_retention().run(deadline)))
         jobs.callback(lambda: changes.extend(wiring.index_maintenance().run(deadline)))
         jobs.callback(lambda: wiring.conversation_store().drop_expired())
+        jobs.callback(lambda: wiring.idempotency_store().drop_expired())
         # Half of the time: an index is only begun with enough of it left.
         weighed = wiring.weight_maintenance().run(Deadline.after(deadline.remaining() / 2))
     for change in changes:
         logger.info("index changed", index=change.name, action=change.action)
     metrics.add_metric("IndexesChanged", MetricUnit.Count, len(changes))
     metrics.add_metric("ChunksWeighedAnew", MetricUnit.Count, weighed)
-    return {"changes": [change._asdict() for change in changes], "chunks_weighed": weighed}
+    metrics.add_metric("AuditRowsDropped", MetricUnit.Count, sum(dropped))
+    return {
+        "changes": [change._asdict() for change in changes],
+        "chunks_weighed": weighed,
+        "audit_rows_dropped": sum(dropped),
+    }

@@ -25,7 +25,7 @@ MARGIN_SECONDS = 2.0
 @metrics.log_metrics
 def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (whatever woke it, there is one thing to do)
     """Return how many documents failed by a dead letter, and how many notifications were told, left and given up."""
-    deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
+    deadline = wiring.until_the_end(context, margin_seconds=MARGIN_SECONDS)
     buried = bury(Deadline.after(deadline.remaining() / 2))
     told = notifying.tell_all(outbox=wiring.outbox(), bus=wiring.bus(), webhook=wiring.webhook(), deadline=deadline)
     for problem in told.problems:

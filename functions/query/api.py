@@ -8,35 +8,35 @@ import uuid
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import TypeAdapter
 
-from functions.query import asking, dependencies, origins, problems, reference, schemas
-from functions.query.callers import Admin, Reader, Writer
+from functions.query import answers, dependencies, idempotency, passages, reference, schemas
+from functions.query.application import application
+from functions.query.auditing import Audit
+from functions.query.callers import Admin, Overseer, Reader, Writer
 from functions.query.telemetry import logger
-from rag import __version__, metadata, wiring
+from rag import metadata, permissions, wiring
+from rag.answer_headers import POLICY
 from rag.errors import ConflictError, InvalidRequestError, TooLargeError, UnavailableError
-from rag.types import Caller, Document, DocumentQuery, Erasure, Location, Status
+from rag.types import Caller, Document, DocumentQuery, Erasure, Location, Scope, Status
 
-app = FastAPI(
-    title="RAG",
-    version=__version__,
-    summary="Ask questions of your documents; check the citations.",
-    docs_url=None,
-    redoc_url=None,
-    redirect_slashes=False,  # it would send the client to whatever host its request named
-    responses={
-        "default": {
-            "model": schemas.Problem,
-            "description": "RFC 9457 problem",
-            "content": {"application/problem+json": {}},
-        }
-    },
-)
-problems.install(app)
-origins.install(app)
-app.include_router(asking.router)
+# What administrators ask for, and who looks back: too much to be imported for each question's sandbox.
+SELDOM = ("/v1/conversations", "/v1/usage", "/v1/keys", "/v1/audit", "/v1/export")
+
+
+def _seldom() -> tuple[APIRouter, ...]:
+    """What is behind these prefixes."""
+    from functions.query import audit, conversations, export, keys, usage  # noqa: PLC0415
+
+    return conversations.router, usage.router, keys.router, audit.router, export.router
+
+
+app = application()
+app.include_router(answers.router)
+app.include_router(passages.router)
+app.later(SELDOM, _seldom)
 
 # Of one document's history.
 MOST_ATTEMPTS = 20
@@ -45,7 +45,9 @@ CURSOR = TypeAdapter(tuple[schemas.Text, schemas.Text])
 
 
 @app.post("/v1/documents", status_code=201)
-async def create_document(body: schemas.UploadRequest, who: Writer) -> schemas.UploadResponse:
+async def create_document(
+    request: Request, body: schemas.UploadRequest, who: Writer, trail: Audit
+) -> schemas.UploadResponse:
     """Return where and how to upload one file; indexing begins when it has arrived.
 
     A key `<key>.metadata.json` is of the sidecar of the document `<key>`, whose id is returned.
@@ -55,26 +57,36 @@ async def create_document(body: schemas.UploadRequest, who: Writer) -> schemas.U
         msg = f"the limit is {settings.max_document_bytes:,} bytes"
         raise TooLargeError(msg)
     place = Location(who.tenant_id, body.collection, body.key)
-    wiring.catalog().create_collection(who.tenant_id, body.collection, "english")
+    wiring.catalog().create_collection(Scope.of(who), body.collection, "english")
     described = metadata.described(body.key)
+    identities = Scope.of(who).identities
+    carried = {metadata.FIELD: body.carried} if body.carried else {}
+    if described is not None and identities is not None:
+        carried = {permissions.AUTHOR: permissions.as_author(identities)}
     upload = wiring.bucket().presign_upload(
         place.object_key,
         limit_bytes=settings.max_document_bytes if described is None else metadata.MOST_BYTES,
         valid_seconds=settings.upload_seconds,
-        metadata_field=metadata.as_field(body.metadata) if body.metadata else None,
+        carried=carried,
     )
+    idempotency.keep(request, seconds=settings.upload_seconds)
+    document_id = place.document_id if described is None else replace(place, key=described).document_id
+    trail.named(document_id)
+    trail.told(collection=body.collection)
     return schemas.UploadResponse(
-        id=place.document_id if described is None else replace(place, key=described).document_id,
+        id=document_id,
         key=body.key,
         collection=body.collection,
         upload=schemas.Upload.model_validate(upload),
         expires_in_seconds=settings.upload_seconds,
+        visible=identities is None or permissions.may_see(identities, body.allowed_principals),
     )
 
 
 @app.get("/v1/documents")
 async def list_documents(
     who: Reader,
+    trail: Audit,
     collection: schemas.CollectionName | None = None,
     status: Status | None = None,
     prefix: schemas.Text | None = None,
@@ -84,8 +96,9 @@ async def list_documents(
 ) -> schemas.DocumentPage:
     """List documents by collection and key, a page at a time."""
     wanted = DocumentQuery(collection, status, key, prefix, _after(cursor), limit)
-    found = wiring.catalog().documents(who.tenant_id, wanted)
+    found = wiring.catalog().documents(Scope.of(who), wanted)
     last = found[-1] if len(found) == limit else None
+    trail.told(count=len(found), **({"collection": collection} if collection else {}))
     return schemas.DocumentPage(
         documents=[schemas.DocumentBody.of(document) for document in found],
         next_cursor=_cursor(last.collection, last.key) if last else None,
@@ -95,21 +108,21 @@ async def list_documents(
 @app.get("/v1/documents/{document_id}")
 async def get_document(document_id: uuid.UUID, who: Reader) -> schemas.DocumentDetails:
     """Tell the state of one document, and what was done for it: its latest attempts, the newest first."""
-    found = wiring.catalog().document(who.tenant_id, document_id)
-    attempts = wiring.catalog().attempts(who.tenant_id, document_id, most=MOST_ATTEMPTS)
+    found = wiring.catalog().document(Scope.of(who), document_id)
+    attempts = wiring.catalog().attempts(Scope.of(who), document_id, most=MOST_ATTEMPTS)
     return schemas.DocumentDetails.told(found, attempts)
 
 
 @app.delete("/v1/documents/{document_id}", status_code=202)
 async def delete_document(document_id: uuid.UUID, who: Writer) -> schemas.ErasureBody:
     """Erase a document for good: its passages, every version of its file and sidecar, the answers in the cache."""
-    found = wiring.catalog().document(who.tenant_id, document_id)
+    found = wiring.catalog().document(Scope.of(who), document_id)
     location = Location(who.tenant_id, found.collection, found.key)
     now = wiring.bucket().head(location.object_key)
     return _begun(
         who,
         wiring.erasure_requests().request(
-            who.tenant_id,
+            Scope.of(who),
             "document",
             who.principal,
             location=location,
@@ -126,21 +139,24 @@ async def retry_document(document_id: uuid.UUID, who: Writer) -> schemas.RetryRe
         place = Location(who.tenant_id, document.collection, document.key)
         wiring.retry_queue().send_object(wiring.settings().bucket, place.object_key)
 
-    wiring.catalog().retry(who.tenant_id, document_id, send)
+    wiring.catalog().retry(Scope.of(who), document_id, send)
     return schemas.RetryResponse(id=document_id)
 
 
 @app.get("/v1/collections")
 async def list_collections(who: Reader) -> schemas.CollectionList:
     """List the collections and how much they hold."""
-    found = wiring.catalog().collections(who.tenant_id)
+    found = wiring.catalog().collections(Scope.of(who))
     return schemas.CollectionList(collections=[schemas.CollectionBody.of(item) for item in found])
 
 
-@app.post("/v1/collections", status_code=201)
-async def create_collection(body: schemas.CollectionRequest, who: Writer, response: Response) -> schemas.CollectionBody:
+@app.post("/v1/collections", status_code=201, responses={200: {"model": schemas.CollectionBody}})
+async def create_collection(
+    body: schemas.CollectionRequest, who: Writer, trail: Audit, response: Response
+) -> schemas.CollectionBody:
     """Make a collection; the same request again changes nothing and answers 200."""
-    collection, new = wiring.catalog().create_collection(who.tenant_id, body.name, body.language)
+    trail.told(name=body.name)
+    collection, new = wiring.catalog().create_collection(Scope.of(who), body.name, body.language)
     if collection.language != body.language:
         msg = f"the collection {body.name!r} exists, in {collection.language}"
         raise ConflictError(msg)
@@ -151,30 +167,41 @@ async def create_collection(body: schemas.CollectionRequest, who: Writer, respon
 @app.delete("/v1/collections/{name}", status_code=202)
 async def delete_collection(name: schemas.CollectionName, who: Admin) -> schemas.ErasureBody:
     """Erase a collection for good, with all its documents, in the background."""
-    wiring.catalog().collection(who.tenant_id, name)
-    return _begun(who, wiring.erasure_requests().request(who.tenant_id, "collection", who.principal, collection=name))
+    wiring.catalog().collection(Scope.of(who), name)
+    return _begun(who, wiring.erasure_requests().request(Scope.of(who), "collection", who.principal, collection=name))
+
+
+@app.delete("/v1/users/{principal}/data", status_code=202)
+async def erase_user(principal: schemas.Principal, who: Overseer) -> schemas.ErasureBody:
+    """Erase what a user or a key has left: its conversations, its feedback, and cached answers.
+
+    Rows of the audit log stay for as long as they must; whether there was anything is told by the receipt alone.
+    """
+    return _begun(
+        who, wiring.erasure_requests().request(Scope.of(who), "principal", who.principal, principal=principal)
+    )
 
 
 @app.get("/v1/erasures")
 async def list_erasures(who: Writer) -> schemas.ErasureList:
     """List the latest receipts of what was erased."""
-    found = wiring.erasure_requests().receipts(who.tenant_id)
+    found = wiring.erasure_requests().receipts(Scope.of(who))
     return schemas.ErasureList(erasures=[_receipt(each) for each in found])
 
 
 @app.get("/v1/erasures/{erasure_id}")
 async def get_erasure(erasure_id: uuid.UUID, who: Writer) -> schemas.ErasureBody:
     """Tell what an erasure has removed, and when the last copy of it is gone."""
-    return _receipt(wiring.erasure_requests().receipt(who.tenant_id, erasure_id))
+    return _receipt(wiring.erasure_requests().receipt(Scope.of(who), erasure_id))
 
 
-@app.get("/health")
+@app.get("/health", responses={503: {"model": schemas.Health}})
 async def health(response: Response) -> schemas.Health:
     """Tell whether the service and what it stands on answer."""
     return _health(response, model=True)
 
 
-@app.get("/ready")
+@app.get("/ready", responses={503: {"model": schemas.Health}})
 async def ready(response: Response) -> schemas.Health:
     """Tell whether requests can be served: like /health, without the model."""
     return _health(response, model=False)
@@ -192,7 +219,7 @@ async def probe() -> Response:
 @app.get("/docs", include_in_schema=False)
 async def docs() -> HTMLResponse:
     """Show the API as a page that needs nothing from elsewhere."""
-    return HTMLResponse(reference.page(app.openapi()))
+    return HTMLResponse(reference.page(app.openapi()), headers={POLICY: reference.policy()})
 
 
 def _begun(who: Caller, erasure: Erasure) -> schemas.ErasureBody:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from typing import TYPE_CHECKING
 
 from rag import wiring
+
+if TYPE_CHECKING:
+    from functions.query.application import Api
 
 # Here nobody waits for the initialisation; decision 6 says who pays for what.
 STARTED_AHEAD = {"provisioned-concurrency", "snap-start"}
@@ -14,11 +18,14 @@ STARTED_AHEAD = {"provisioned-concurrency", "snap-start"}
 _THRESHOLD = 2_000
 
 
-def initialise() -> asyncio.AbstractEventLoop:
+def initialise(app: Api | None = None) -> asyncio.AbstractEventLoop:
     """Import what every question needs, and return the loop that all requests are served in."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    wiring.preload(clients=os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") in STARTED_AHEAD)
+    ahead = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") in STARTED_AHEAD
+    wiring.preload(clients=ahead)
+    if ahead and app is not None:
+        app.complete()
     # What is imported stays; a full collection would look through it again and again.
     gc.freeze()
     gc.set_threshold(_THRESHOLD)

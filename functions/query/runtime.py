@@ -173,7 +173,7 @@ def _serve_one(address: str, handler: Handler) -> None:
     except ClientGoneError:
         response.abandon()
     except Exception as error:  # noqa: BLE001 (whatever it is, Lambda is told)
-        _log(error, context.aws_request_id)
+        _log_of_event(error, context.aws_request_id)
         response.fail(error)
 
 
@@ -215,6 +215,14 @@ def _described(error: Exception) -> JSON:
 
 def _log(error: Exception, request_id: str) -> None:
     line = {"level": "ERROR", "function_request_id": request_id, **_described(error)}
+    print(json.dumps(line), flush=True)  # noqa: T201 (standard output is the log)
+
+
+def _log_of_event(error: Exception, request_id: str) -> None:
+    """As the functions' own log tells it: not what the error says, which may be of a tenant's."""
+    from rag.telemetry import described  # noqa: PLC0415 (the handler has it; before that, nothing but Python is here)
+
+    line = {"level": "ERROR", "function_request_id": request_id, "exception": described(error)}
     print(json.dumps(line), flush=True)  # noqa: T201 (standard output is the log)
 
 

@@ -20,7 +20,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from functions.query import filters
-from rag import metadata, records
+from rag import metadata, permissions, records
+from rag.auditing import LONGEST
 from rag.lexical import LANGUAGES
 from rag.types import (
     Attempt,
@@ -31,6 +32,7 @@ from rag.types import (
     ErasureScope,
     Filters,
     Metadata,
+    Principals,
     Status,
 )
 
@@ -73,6 +75,7 @@ def _language(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_storable)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=900), AfterValidator(_storable), AfterValidator(_key)]
+Principal = Annotated[str, StringConstraints(max_length=LONGEST, pattern=r"^(user|key):.+$"), AfterValidator(_storable)]
 CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 QuestionText = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000), AfterValidator(_storable)
@@ -90,13 +93,6 @@ def _filters(given: object) -> Filters:
     except filters.FilterError as error:
         context = {"reason": str(error), "within": list(error.path)}
         raise PydanticCustomError("filters", "{reason}", context) from error
-
-
-def _metadata(given: object) -> Metadata:
-    """Small enough to travel with the upload."""
-    found = metadata.check(given)
-    metadata.as_field(found)
-    return found
 
 
 _VALUE = {"type": ["string", "number", "boolean"]}
@@ -122,8 +118,26 @@ SearchFilters = Annotated[
 ]
 UploadMetadata = Annotated[
     Metadata,
-    PlainValidator(_metadata),
+    PlainValidator(metadata.check),
     WithJsonSchema({"type": "object", "additionalProperties": {"anyOf": [_VALUE, _VALUES]}}),
+]
+AllowedPrincipals = Annotated[
+    Principals,
+    PlainValidator(permissions.check),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "description": "Who may see the document, besides admins; without it, everyone of the tenant.",
+            "items": {
+                "type": "string",
+                "pattern": f"^{permissions.PRINCIPAL.pattern}$",
+                "maxLength": permissions.MOST_LETTERS,
+            },
+            "minItems": 1,
+            "maxItems": permissions.MOST_PRINCIPALS,
+            "examples": [["group:finance", "user:ann@example.com"]],
+        }
+    ),
 ]
 
 
@@ -132,6 +146,14 @@ class UploadRequest(Body):
     collection: CollectionName = "default"
     size: Annotated[int, Field(ge=0)] | None = None
     metadata: UploadMetadata | None = None
+    allowed_principals: AllowedPrincipals | None = None
+
+    @property
+    def carried(self) -> str | None:
+        """What travels with the upload; MetadataError when it is too much for that."""
+        if not self.metadata and self.allowed_principals is None:
+            return None
+        return metadata.as_field(self.metadata or {}, self.allowed_principals)
 
     @model_validator(mode="after")
     def describe_documents_only(self) -> UploadRequest:
@@ -139,9 +161,14 @@ class UploadRequest(Body):
         if described is not None and (not described or described.endswith(("/", metadata.SIDECAR))):
             msg = f"{self.key!r} is the key of a sidecar, and of no document"
             raise ValueError(msg)
-        if described is not None and self.metadata is not None:
-            msg = "a sidecar has no metadata: its content is the document's"
+        if described is not None and (self.metadata is not None or self.allowed_principals is not None):
+            msg = "a sidecar has no metadata and no permissions: its content is the document's"
             raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def fit_into_a_form(self) -> UploadRequest:
+        _ = self.carried
         return self
 
 
@@ -151,11 +178,14 @@ class Upload(BaseModel):
 
 
 class UploadResponse(BaseModel):
+    """`visible`: whether you will see the document yourself, as far as the request limits it."""
+
     id: uuid.UUID
     key: str
     collection: str
     upload: Upload
     expires_in_seconds: int
+    visible: Annotated[bool, Field(examples=[True])]
 
 
 class Failure(BaseModel):
@@ -199,6 +229,7 @@ class DocumentBody(BaseModel):
     metadata: dict[str, Any]
     metadata_error: str | None
     warnings: list[str]
+    allowed_principals: list[str] | None
     progress: Progress | None
 
     @classmethod
@@ -219,6 +250,7 @@ class DocumentBody(BaseModel):
             metadata=document.metadata,
             metadata_error=document.metadata_error,
             warnings=document.warnings,
+            allowed_principals=document.allowed_principals,
             progress=Progress.of(document),
         )
 
@@ -286,6 +318,10 @@ class Removed(BaseModel):
     collections: int = 0
     object_versions: int = 0
     cached_answers: int = 0
+    conversations: int = 0
+    feedback: int = 0
+    kept_answers: int = 0
+    audit_rows: int = 0
 
 
 class ErasureBody(BaseModel):
@@ -338,12 +374,23 @@ class CollectionRequest(Body):
     language: Annotated[str, AfterValidator(_language)] = "english"
 
 
+class Ingesting(BaseModel):
+    """Documents that are not ready; of large ones, how many passages are read and embedded so far."""
+
+    uploaded: int
+    processing: int
+    failed: int
+    passages_read: int
+    passages_embedded: int
+
+
 class CollectionBody(BaseModel):
     name: str
     language: str
     document_count: int
     chunk_count: int
     created_at: datetime
+    ingesting: Ingesting
 
     @classmethod
     def of(cls, collection: CollectionSummary) -> CollectionBody:
@@ -353,6 +400,13 @@ class CollectionBody(BaseModel):
             document_count=collection.document_count,
             chunk_count=collection.chunk_count,
             created_at=collection.created_at,
+            ingesting=Ingesting(
+                uploaded=collection.uploaded,
+                processing=collection.processing,
+                failed=collection.failed,
+                passages_read=collection.passages_read,
+                passages_embedded=collection.passages_embedded,
+            ),
         )
 
 

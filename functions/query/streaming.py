@@ -11,10 +11,12 @@ from aws_lambda_powertools.metrics import MetricUnit
 from mangum.handlers import APIGateway
 from mangum.handlers.utils import handle_multi_value_headers
 
-from functions.query.api import app
+from functions.query import answers
+from functions.query.application import application
 from functions.query.initialisation import initialise
 from functions.query.runtime import ClientGoneError, Context, StreamedResponse
 from functions.query.telemetry import logger, metrics
+from rag import answering, conversing, wiring  # noqa: F401 (every event of this function needs them)
 
 if TYPE_CHECKING:
     from rag.types import JSON
@@ -24,13 +26,17 @@ Message = MutableMapping[str, Any]
 # How the body is framed is said by whoever sends it.
 _FRAMING = {b"connection", b"content-length", b"transfer-encoding"}
 
-loop = initialise()
+# Of all routes the one that is streamed: the others are the function query's.
+app = application()
+app.include_router(answers.router)
+loop = initialise(app)
 
 
 @logger.inject_lambda_context(correlation_id_path=correlation_paths.API_GATEWAY_REST, clear_state=True)
 @metrics.log_metrics
 def handler(event: Any, context: Context, response: StreamedResponse) -> None:
     metrics.add_metric("Requests", MetricUnit.Count, 1)
+    wiring.until_the_end(context, margin_seconds=wiring.LAST_SECONDS, most_seconds=wiring.settings().request_seconds)
     request = APIGateway(
         event,
         context,  # type: ignore[arg-type]  # Mangum types the context with writable fields

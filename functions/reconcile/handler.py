@@ -10,15 +10,13 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from rag import probing, reconciling, telemetry, wiring
 from rag.deadline import Deadline
-from rag.types import JSON
+from rag.types import DIRECTIONS, JSON
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 logger = telemetry.logger()
 metrics = telemetry.metrics()
-
-DIRECTIONS = ("missing", "outdated", "orphaned")
 
 
 @logger.inject_lambda_context
@@ -29,7 +27,7 @@ def handler(event: JSON, context: LambdaContext) -> JSON:
     `now`: compare although the last pass has only just ended. Each job gets its turn whatever becomes of the others.
     """
     metrics.add_metric("ReconcileRuns", MetricUnit.Count, 1)
-    deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000)
+    deadline = wiring.until_the_end(context, margin_seconds=0)
     told: JSON = {"compared": None}
     with ExitStack() as jobs:
         jobs.callback(lambda: told.update(compared=compare(deadline, now=bool(event.get("now")))))

@@ -6,21 +6,26 @@ import typer
 
 from local.cli import (
     ask,
+    audit,
     conversations,
     cost,
     demo,
     documents,
     erasing,
     evaluate,
+    export,
+    keys,
     put,
     reconcile,
     redrive,
     status,
     tenants,
     up,
+    usage,
+    users,
 )
 from local.cli.connection import Wanted
-from local.cli.remote import ApiKey, AsJson, Data, Given, Url
+from local.cli.remote import ApiKey, AsJson, Data, Given, Token, Url
 
 EPILOG = """\b
 Start here:
@@ -47,6 +52,7 @@ def root(
     *,
     url: Url = None,
     api_key: ApiKey = None,
+    token: Token = None,
     data: Data = None,
     json: AsJson = False,
 ) -> None:
@@ -55,7 +61,7 @@ def root(
     The commands talk to the platform that runs on this machine (`rag up`), or to any other with --url and --api-key.
     These options may stand before or after the command's name.
     """
-    ctx.obj = Given(Wanted(url, api_key, data), json)
+    ctx.obj = Given(Wanted(url, api_key, data, token), json)
 
 
 def _add(name: str, command: Any, epilog: str) -> None:
@@ -70,6 +76,8 @@ _add("search", ask.search, ask.SEARCH_EPILOG)
 _add("documents", documents.documents, documents.DOCUMENTS_EPILOG)
 _add("delete", erasing.delete, erasing.DELETE_EPILOG)
 _add("erasures", erasing.erasures, erasing.ERASURES_EPILOG)
+_add("audit", audit.audit, audit.EPILOG)
+_add("export", export.export, export.EPILOG)
 _add("retry", documents.retry, documents.RETRY_EPILOG)
 _add("redrive", redrive.redrive, redrive.EPILOG)
 _add("history", documents.history, documents.HISTORY_EPILOG)
@@ -78,5 +86,9 @@ _add("conversations", conversations.conversations, conversations.CONVERSATIONS_E
 _add("collections", documents.collections, documents.COLLECTIONS_EPILOG)
 _add("eval", evaluate.evaluate, evaluate.EPILOG)
 _add("status", status.status, status.EPILOG)
+_add("usage", usage.usage, usage.EPILOG)
 _add("cost", cost.cost, cost.EPILOG)
+app.add_typer(erasing.erase, name="erase")
+app.add_typer(keys.keys, name="keys")
 app.add_typer(tenants.tenants, name="tenants")
+app.add_typer(users.users, name="users")

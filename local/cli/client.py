@@ -27,6 +27,8 @@ class Client:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         key = {"x-api-key": connection.api_key} if connection.api_key else {}
+        if connection.token:
+            key = {"authorization": f"Bearer {connection.token}"}
         timeout = httpx.Timeout(90.0, connect=5.0)
         self._http = httpx.AsyncClient(timeout=timeout, trust_env=not _is_loopback(connection.url))
         self._headers = {"accept": "application/json", "user-agent": "rag-cli", **key}
@@ -100,6 +102,18 @@ class Client:
             if cursor is None:
                 return
 
+    async def download(self, url: str) -> bytes:
+        """What lies behind a presigned address."""
+        try:
+            response = await self._http.get(url)
+        except httpx.TransportError as problem:
+            raise Failure(
+                "A file could not be fetched from the bucket.", hint="Run the same command again."
+            ) from problem
+        if not response.is_success:
+            raise Failure(f"The bucket refused a file: {_s3_reason(response)}", hint="Run the same command again.")
+        return response.content
+
     async def upload(self, upload: JSON, file: IO[bytes], name: str) -> str | None:
         """Send a file by a presigned POST, streamed; return the version that S3 gave it."""
         try:
@@ -149,7 +163,10 @@ def _decoded(response: httpx.Response, connection: Connection, answers: tuple[in
 def _failure(status: int, problem: JSON, connection: Connection) -> Failure:
     facts = {"status": status, "request_id": problem.get("request_id")}
     if status in {401, 403}:
-        return NotAccepted(_not_accepted(status, connection), hint=_key_hint(connection), **facts)
+        # What it lacks, where somebody is known who lacks it.
+        lacking = [one_line(problem["detail"])] if status == 403 and problem.get("detail") else []
+        message = ": ".join([_not_accepted(status, connection).rstrip("."), *lacking])
+        return NotAccepted(f"{message}.", hint=_key_hint(connection), **facts)
     message = one_line(problem.get("detail") or problem.get("title") or problem.get("message") or "no reason given")
     fields = [f"{one_line(e.get('path'))}: {one_line(e.get('message'))}" for e in problem.get("errors") or []]
     return Failure("; ".join([f"{message} (HTTP {status})", *fields]), hint=_hint(facts), **facts)
@@ -157,19 +174,27 @@ def _failure(status: int, problem: JSON, connection: Connection) -> Failure:
 
 def _hint(facts: JSON) -> str | None:
     if facts["status"] == 404:
-        return "`rag collections` and `rag documents` list what there is."
+        return "`rag collections`, `rag documents` and `rag keys list` show what there is."
     if facts["status"] >= 500 and facts["request_id"]:
         return f"The logs know this request as {one_line(facts['request_id'])}."
     return None
 
 
 def _not_accepted(status: int, connection: Connection) -> str:
+    if connection.token:
+        return (
+            f"{connection.url} does not {'accept' if status == 401 else 'allow this to the user of'} this access token."
+        )
     if connection.api_key is None:
         return f"{connection.url} wants an API key, and none was given."
     return f"{connection.url} does not {'know this API key' if status == 401 else 'allow this to this API key'}."
 
 
 def _key_hint(connection: Connection) -> str:
+    if connection.token:
+        return (
+            "Tokens end: `rag users token EMAIL` prints a new one for a local platform; `unset RAG_TOKEN` goes without."
+        )
     if connection.data is None:
         return "Give one with --api-key or RAG_API_KEY; `rag tenants create NAME` makes one for a local platform."
     return "Is RAG_API_KEY set to a key of another platform? `unset RAG_API_KEY` uses the local platform's own."

@@ -21,19 +21,26 @@ class Wanted:
     url: str | None = None
     api_key: str | None = None
     data: Path | None = None
+    token: str | None = None
 
     def over(self, other: Wanted) -> Wanted:
         """Take the values of `other` where this one has none."""
-        return Wanted(self.url or other.url, self.api_key or other.api_key, self.data or other.data)
+        own = bool(self.api_key or self.token)
+        api_key, token = (self.api_key, self.token) if own else (other.api_key, other.token)
+        return Wanted(self.url or other.url, api_key, self.data or other.data, token)
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the API is (no trailing slash) and the key for it; `data` where it was found through a local platform."""
+    """Where the API is (no trailing slash) and the key for it; `data` where it was found through a local platform.
+
+    With a `token`, a user's, there is no key.
+    """
 
     url: str
     api_key: str | None
     data: Path | None = None
+    token: str | None = None
 
 
 def data_directory(wanted: Path | None) -> Path:
@@ -42,17 +49,20 @@ def data_directory(wanted: Path | None) -> Path:
 
 
 def connection(wanted: Wanted) -> Connection:
-    """Find the platform: options, then RAG_URL and RAG_API_KEY, then `ready.json`; raises NotRunning.
+    """Find the platform: options, then RAG_URL, RAG_TOKEN and RAG_API_KEY, then `ready.json`; raises NotRunning.
 
-    The key of the local platform is never sent to another URL.
+    The key of the local platform is never sent to another URL, and no key where there is a token.
     """
     url = wanted.url or os.environ.get("RAG_URL")
-    api_key = wanted.api_key or os.environ.get("RAG_API_KEY")
+    set_here = Wanted(api_key=os.environ.get("RAG_API_KEY"), token=os.environ.get("RAG_TOKEN"))
+    given = wanted.over(set_here)
+    api_key = None if given.token else given.api_key
     if url:
-        return Connection(_checked(url), api_key)
+        return Connection(_checked(url), api_key, token=given.token)
     directory = data_directory(wanted.data)
     ready = ready_file(directory)
-    return Connection(_checked(ready["url"]), api_key or ready["api_key"], directory)
+    own = None if given.token else ready["api_key"]
+    return Connection(_checked(ready["url"]), api_key or own, directory, given.token)
 
 
 def ready_file(directory: Path) -> dict[str, Any]:

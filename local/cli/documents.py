@@ -52,7 +52,7 @@ async def documents(
     ] = None,
     prefix: Annotated[str | None, typer.Option("--prefix", metavar="TEXT", help="Only keys that start so.")] = None,
 ) -> int:
-    """List documents and why one failed."""
+    """List documents, why one failed, and for whom it is."""
     found = session.client.documents(collection=collection, status=status, prefix=prefix, limit=_PAGE_SIZE)
     session.show({"documents": [document async for document in found]}, _tell_documents)
     return 0
@@ -113,8 +113,22 @@ def tell_collections(reply: dict[str, Any]) -> None:
     if not reply["collections"]:
         print("There is no collection yet; `rag put PATH` makes the first.")
         return
-    rows = [(c["name"], c["language"], c["document_count"], c["chunk_count"]) for c in reply["collections"]]
-    table(("collection", "language", "documents", "chunks"), rows)
+    headings = ("collection", "language", "documents", "chunks", "waiting", "ingesting", "failed")
+    table(headings, [_collection_row(collection) for collection in reply["collections"]])
+
+
+def _collection_row(collection: dict[str, Any]) -> tuple[Any, ...]:
+    now = collection.get("ingesting") or {}  # which a platform that is older does not say
+    share = f" ({now['passages_embedded']:,}/{now['passages_read']:,} passages)" if now.get("passages_read") else ""
+    return (
+        collection["name"],
+        collection["language"],
+        collection["document_count"],
+        collection["chunk_count"],
+        now.get("uploaded") or "",
+        f"{now['processing']}{share}" if now.get("processing") else "",
+        now.get("failed") or "",
+    )
 
 
 def _tell_history(document: dict[str, Any]) -> None:
@@ -176,7 +190,14 @@ def _tell_documents(reply: dict[str, Any]) -> None:
         print("No document. `rag put PATH` adds some.")
         return
     headings = ("collection", "key", "status", "size", "chunks", "updated", "reason")
-    table(headings, [_row(document) for document in reply["documents"]])
+    limited = any(document["allowed_principals"] is not None for document in reply["documents"])
+    rows = [_row(document) + ((_allowed(document),) if limited else ()) for document in reply["documents"]]
+    table((*headings, "only for") if limited else headings, rows)
+
+
+def _allowed(document: dict[str, Any]) -> str:
+    allowed = document["allowed_principals"]
+    return "" if allowed is None else ", ".join(allowed) or "admins"
 
 
 def _row(document: dict[str, Any]) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -25,13 +26,24 @@ Examples:
   rag erasures 6f1c0a52-… --json | jq .removed
 """
 
+USER_EPILOG = """\b
+Examples:
+  rag erase user user:6f1c0a52-4d1e-4c55-9b0e-2f1f5c1a7d11
+  rag erase user key:aB3dE5gH --yes --wait
+"""
+
 _DELETION_SECONDS = 600.0
+_LOOK_SECONDS = 0.2
 _NOUNS = {
     "documents": "document",
     "chunks": "passage",
     "collections": "collection",
     "object_versions": "stored version",
     "cached_answers": "cached answer",
+    "conversations": "conversation",
+    "feedback": "rating",
+    "kept_answers": "kept answer",
+    "audit_rows": "row of the audit log",
 }
 
 
@@ -83,6 +95,39 @@ async def erasures(
     return 0
 
 
+erase = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+
+
+@erase.callback()
+def of_whom() -> None:
+    """Erase what a person has left."""
+
+
+@remote
+async def user(
+    session: Session,
+    principal: Annotated[str, typer.Argument(metavar="WHO", help="user:<subject> or key:<id>, as `rag audit` has it.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")] = False,
+) -> int:
+    """Erase what a user or a key has left: conversations, feedback, and cached answers.
+
+    Documents stay, and so do the rows of the audit log until their time is over. It takes an administrator's key.
+    """
+    confirm(f"everything that {principal} has left", yes=yes)
+    receipt = await session.client.call("DELETE", f"/v1/users/{quote(principal, safe='')}/data")
+    end = time.monotonic() + _DELETION_SECONDS
+    while wait and receipt["status"] != "done" and time.monotonic() < end:
+        await asyncio.sleep(_LOOK_SECONDS)
+        receipt = await session.client.call("GET", f"/v1/erasures/{receipt['id']}")
+    session.show({"erasures": [receipt]}, _tell_receipts)
+    return 0 if receipt["status"] == "done" or not wait else 1
+
+
+erase.command("user", epilog=USER_EPILOG)(user)
+
+
 async def _delete_all(session: Session, collection: str) -> dict[str, Any]:
     reply = await session.client.call("DELETE", f"/v1/collections/{collection}")
     return {"key": None, "collection": collection, "id": None, "status": "deleting", "erasure": reply["id"]}
@@ -105,7 +150,7 @@ async def _wait_until_gone(session: Session, results: list[dict[str, Any]]) -> N
         while (await session.client.call("GET", f"/v1/erasures/{result['erasure']}"))["status"] != "done":
             if time.monotonic() > end:
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(_LOOK_SECONDS)
         result["status"] = "deleted"
 
 

@@ -22,6 +22,7 @@ Examples:
   rag put docs/                              # docs/hr/travel.md has the key hr/travel.md
   rag put docs/ --prefix 2026 --no-wait      # 2026/hr/travel.md; return after the upload
   rag put report.pdf --meta year=2026 --meta tags=audit --meta tags=eu
+  rag put payroll.xlsx --allow group:finance --allow user:ann@example.com   # for nobody else but admins
   rag put *.docx --collection legal --json   # JSON for scripts; exit 1 if one failed
 """
 
@@ -46,6 +47,14 @@ async def put(
             help="Describe each of them; a name given twice is a list. 2020 and true are no text, '\"2020\"' is.",
         ),
     ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            metavar="WHO",
+            help="Only for user:…, group:… or key:…, and admins; for several, give it several times.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until each document is ready or failed.")] = True,
     timeout_seconds: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait at most.")
@@ -55,11 +64,20 @@ async def put(
 
     Then wait until each can be searched, or failed with a reason. A file's key is its name; a file in a given folder
     has its path below that folder as its key. Hidden files are left out. Putting a key again replaces the document.
-    A file NAME.metadata.json holds the metadata of the document NAME.
+    A file NAME.metadata.json holds the metadata of the document NAME, and who may see it. A document that is not for
+    you is not waited for: you could not see it.
     """
-    described = expressions.metadata(metadata, meta or [])
-    wait_seconds = timeout_seconds if wait else None
-    uploads = await put_all(session, find(paths, prefix), collection, wait_seconds=wait_seconds, metadata=described)
+    described = expressions.metadata(metadata, meta or []) or {}
+    # In the file it stands as it would in a sidecar.
+    told = described.pop("allowed_principals", None)
+    uploads = await put_all(
+        session,
+        find(paths, prefix),
+        collection,
+        wait_seconds=timeout_seconds if wait else None,
+        metadata=described,
+        allowed=allow or told,
+    )
     session.show(
         {
             "documents": [upload.as_json() for upload in uploads],
@@ -78,9 +96,10 @@ async def put_all(
     *,
     wait_seconds: float | None,
     metadata: dict[str, Any] | None = None,
+    allowed: Any = None,
 ) -> list[Upload]:
     """Upload all, at most four at a time, and unless `wait_seconds` is None follow each to its end."""
-    uploads = [Upload(source, collection, metadata=metadata) for source in sources]
+    uploads = [Upload(source, collection, metadata=metadata, allowed=allowed) for source in sources]
     with meter(quiet=session.json, total_bytes=sum(source.size for source in sources), files=len(sources)) as progress:
         try:
             # What describes a document is there before it, so that whoever is ready has its metadata.
@@ -127,8 +146,10 @@ def tell(uploads: Sequence[Upload], *, waited: bool) -> None:
     table(("key", "status", "size", "chunks", "reason"), rows)
     count = {status: sum(upload.status == status for upload in uploads) for status in ("ready", "failed")}
     described = sum(upload.is_sidecar and upload.is_done for upload in uploads) if waited else 0
-    unsettled = len(uploads) - count["ready"] - count["failed"] - described
+    hidden = sum(not upload.visible and upload.is_done for upload in uploads) if waited else 0
+    unsettled = len(uploads) - count["ready"] - count["failed"] - described - hidden
     parts = [f"{count['ready']} ready", f"{count['failed']} failed"] if waited else []
     parts += [f"{described} with metadata"] if described else []
+    parts += [f"{hidden} for others"] if hidden else []
     parts += [f"{unsettled} {'not finished' if waited else 'uploaded'}"] if unsettled or not waited else []
     print(safe(", ".join(parts)))

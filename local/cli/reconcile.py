@@ -14,10 +14,10 @@ from local.cli.remote import AsJson, Data, Given
 EPILOG = """\b
 Examples:
   rag reconcile
-  rag reconcile --json | jq '.missing + .outdated + .orphaned'
+  rag reconcile --json | jq '.missing + .outdated + .orphaned + .misdescribed'
 """
 
-_DIRECTIONS = ("missing", "outdated", "orphaned")
+_DIRECTIONS = ("missing", "outdated", "orphaned", "misdescribed")
 
 
 def reconcile(ctx: typer.Context, *, data: Data = None, json: AsJson = False) -> int:

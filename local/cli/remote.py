@@ -20,6 +20,9 @@ P = ParamSpec("P")
 
 Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="The API to talk to. [env: RAG_URL]")]
 ApiKey = Annotated[str | None, typer.Option("--api-key", metavar="KEY", help="Its API key. [env: RAG_API_KEY]")]
+Token = Annotated[
+    str | None, typer.Option("--token", metavar="TOKEN", help="A user's access token instead. [env: RAG_TOKEN]")
+]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -32,6 +35,7 @@ CollectionName = Annotated[str, typer.Option("--collection", metavar="NAME", hel
 _SHARED: dict[str, tuple[Any, Any]] = {
     "url": (Url, None),
     "api_key": (ApiKey, None),
+    "token": (Token, None),
     "data": (Data, None),
     "json": (AsJson, False),
 }
@@ -58,12 +62,20 @@ class Session:
 
 
 def remote(command: Callable[Concatenate[Session, P], Awaitable[int]]) -> Callable[..., int]:
-    """Turn a coroutine of a session into a command that also takes --url, --api-key, --data and --json."""
+    """Turn a coroutine of a session into a command that also takes --url, --api-key, --token, --data and --json."""
 
     @functools.wraps(command)
-    def run(ctx: typer.Context, url: str | None, api_key: str | None, data: Path | None, json: bool, **own: Any) -> int:
+    def run(
+        ctx: typer.Context,
+        url: str | None,
+        api_key: str | None,
+        token: str | None,
+        data: Path | None,
+        json: bool,
+        **own: Any,
+    ) -> int:
         before = ctx.obj or Given()
-        wanted = Wanted(url, api_key, data).over(before.wanted)
+        wanted = Wanted(url, api_key, data, token).over(before.wanted)
         return asyncio.run(_in_session(functools.partial(command, **own), wanted, json=json or before.json))
 
     run.__signature__ = _signature(command)  # type: ignore[attr-defined]  # inspect reads it; typer reads inspect

@@ -1,7 +1,7 @@
 """`rag tenants`: tenants of the local platform are made, with a first key, limited and erased."""
 
 import uuid
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,7 +9,7 @@ from functions.table import TENANTS
 from local.cli.administration import invoke
 from local.cli.asking_back import confirm
 from local.cli.connection import data_directory, ready_file
-from local.cli.output import as_json, one_line
+from local.cli.output import as_json, one_line, table
 from local.cli.remote import AsJson, Data, Given
 
 EPILOG = """\b
@@ -17,9 +17,20 @@ Examples:
   rag tenants create acme
   RAG_API_KEY=$(rag tenants create acme --json | jq -r .api_key) rag put docs/
 """
+LIST_EPILOG = """\b
+Examples:
+  rag tenants list
+  rag tenants list --json | jq -r '.tenants[] | select(.live_keys == 0) | .tenant_id'
+"""
+KEY_EPILOG = """\b
+Examples:
+  rag tenants key 0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11
+  rag tenants key 0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11 --revoke-others    # they leaked
+"""
 LIMIT_EPILOG = """\b
 Examples:
   rag tenants limit 0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11 --tokens-per-day 2000000
+  rag tenants limit 0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11 --key aB3dE5gH --requests-per-minute 20
   rag tenants limit 0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11    # as all others again
 """
 
@@ -34,7 +45,7 @@ tenants = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
 @tenants.callback()
 def several() -> None:
-    """Make, limit and erase tenants of the local platform.
+    """Make, list, limit and erase tenants of the local platform.
 
     Each tenant sees its own documents only.
     """
@@ -62,50 +73,127 @@ def create(
     return 0
 
 
+@tenants.command("list", epilog=LIST_EPILOG)
+def list_tenants(ctx: typer.Context, *, data: Data = None, json: AsJson = False) -> int:
+    """List the tenants of the local platform by name, with how many keys they have and when one was used last."""
+    before = ctx.obj or Given()
+    ready = ready_file(data_directory(data or before.wanted.data))
+    found: list[dict[str, Any]] = []
+    after: str | None = ""
+    while after is not None:
+        page = invoke(ready, TENANTS.name, {"action": "list", "after": after})
+        found += page["tenants"]
+        after = page["next"]
+    if json or before.json:
+        print(as_json({"tenants": found}))
+    elif found:
+        table(
+            ("tenant", "name", "made", "live keys", "last used"),
+            [
+                (each["tenant_id"], each["name"], _day(each["created_at"]), each["live_keys"], _used(each))
+                for each in found
+            ],
+        )
+    else:
+        print("No tenant. `rag tenants create NAME` makes one.")
+    return 0
+
+
+def _used(tenant: dict[str, Any]) -> str:
+    return _day(tenant["last_used_at"]) if tenant["last_used_at"] else "never"
+
+
+def _day(text: str) -> str:
+    return one_line(text)[:16].replace("T", " ")
+
+
+@tenants.command(epilog=KEY_EPILOG)
+def key(
+    ctx: typer.Context,
+    tenant: Annotated[uuid.UUID, typer.Argument(metavar="ID", help="The tenant's id, as `rag tenants list` shows it.")],
+    *,
+    revoke_others: Annotated[
+        bool, typer.Option("--revoke-others", help="End every other key of the tenant at once.")
+    ] = False,
+    data: Data = None,
+    json: AsJson = False,
+) -> int:
+    """Make an admin key for a tenant who has lost all, and print it, this once.
+
+    Whoever has an admin key still makes further ones with `rag keys create`. A deployed stage has no such door: there,
+    invoke its `tenants` function with your AWS credentials.
+    """
+    before = ctx.obj or Given()
+    ready = ready_file(data_directory(data or before.wanted.data))
+    made = invoke(ready, TENANTS.name, {"action": "key", "tenant_id": str(tenant), "revoke_others": revoke_others})
+    if json or before.json:
+        print(as_json(made))
+    else:
+        print(f"Tenant {one_line(made['tenant_id'])}\nAPI key {one_line(made['api_key'])}")
+    return 0
+
+
 @tenants.command(epilog=LIMIT_EPILOG)
 def limit(
     ctx: typer.Context,
     tenant_id: Annotated[str, typer.Argument(metavar="TENANT_ID", help="As `rag tenants create` printed it.")],
     *,
+    key: Annotated[
+        str | None, typer.Option(metavar="ID", help="Limit this key of the tenant, as `rag keys list` shows it.")
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Requests to the API. Without: RAG_RATE_LIMIT_REQUESTS.")
+    ] = None,
     requests_per_day: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Requests to models on a day of UTC; 0: any number. Without: RAG_TENANT_REQUESTS_PER_DAY.",
-        ),
+        int | None, typer.Option(metavar="N", min=0, help="Requests to models. Without: RAG_TENANT_REQUESTS_PER_DAY.")
     ] = None,
     tokens_per_day: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Tokens in and out on a day of UTC; 0: any number. Without: RAG_TENANT_TOKENS_PER_DAY.",
-        ),
+        int | None, typer.Option(metavar="N", min=0, help="Tokens in and out. Without: RAG_TENANT_TOKENS_PER_DAY.")
+    ] = None,
+    tokens_per_month: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Tokens in and out. Without: RAG_TENANT_TOKENS_PER_MONTH.")
+    ] = None,
+    usd_per_day: Annotated[
+        float | None, typer.Option(metavar="USD", min=0, help="What they cost. Without: RAG_TENANT_USD_PER_DAY.")
+    ] = None,
+    usd_per_month: Annotated[
+        float | None, typer.Option(metavar="USD", min=0, help="What they cost. Without: RAG_TENANT_USD_PER_MONTH.")
     ] = None,
     data: Data = None,
     json: AsJson = False,
 ) -> int:
-    """Set what a tenant may use of the models in a day.
+    """Set what a tenant, or one key of it, may ask and what it may use of the models.
 
-    Both numbers are set at once; one that is not given is as the deployment says. Questions beyond it are refused until
-    midnight UTC, documents wait till then.
+    All numbers are set at once: one that is not given is as the deployment says, 0 is any number. Days and months are
+    of UTC. What is beyond them is refused with 429; documents wait till the next day or month.
     """
     before = ctx.obj or Given()
     ready = ready_file(data_directory(data or before.wanted.data))
-    limits = {"tenant_id": tenant_id, "requests_per_day": requests_per_day, "tokens_per_day": tokens_per_day}
-    made = invoke(ready, TENANTS.name, {"action": "limit", **limits})
+    limits = {
+        "requests_per_minute": requests_per_minute,
+        "requests_per_day": requests_per_day,
+        "tokens_per_day": tokens_per_day,
+        "tokens_per_month": tokens_per_month,
+        "usd_per_day": usd_per_day,
+        "usd_per_month": usd_per_month,
+    }
+    whose = {"tenant_id": tenant_id, **({"key_id": key.removeprefix("rag_")} if key else {})}
+    made = invoke(ready, TENANTS.name, {"action": "limit", **whose, **limits})
     if json or before.json:
         print(as_json(made))
     else:
-        numbers = [("requests", made["requests_per_day"]), ("tokens", made["tokens_per_day"])]
-        told = [f"{_said(number)} {what} a day" for what, number in numbers]
-        print(f"Tenant {one_line(made['tenant_id'])}: {', '.join(told)}")
+        named = f"Key {one_line(made['key_id'])}" if key else f"Tenant {one_line(made['tenant_id'])}"
+        told = [_said(name, made[name]) for name in limits if made[name] is not None]
+        print(f"{named}: {', '.join([*told, 'all else' if told else 'all'])} as the deployment says")
     return 0
 
 
-def _said(number: int | None) -> str:
-    return {None: "the deployment's number of", 0: "any number of"}.get(number) or f"{number:,}"
+def _said(name: str, number: float) -> str:
+    unit, _, period = name.partition("_per_")
+    what = {"requests": "requests to models", "tokens": "tokens", "usd": "USD"}[unit]
+    if period == "minute":
+        what = "requests"
+    return f"{number:,} {what} a {period}" if number else f"any number of {what} a {period}"
 
 
 @tenants.command(epilog=ERASE_EPILOG)

@@ -36,6 +36,8 @@ class Upload:
     error: JSON | None = None
     metadata: JSON | None = None
     metadata_error: str | None = None
+    allowed: Any = None
+    visible: bool = True
 
     @property
     def key(self) -> str:
@@ -48,13 +50,15 @@ class Upload:
 
     @property
     def is_done(self) -> bool:
-        return self.status == ("uploaded" if self.is_sidecar else "ready")
+        return self.status == ("uploaded" if self.is_sidecar or not self.visible else "ready")
 
     @property
     def reason(self) -> str:
         if self.error:
             return f"{self.error['code']}: {self.error['message']}"
-        return f"metadata: {self.metadata_error}" if self.metadata_error else ""
+        if self.metadata_error:
+            return f"metadata: {self.metadata_error}"
+        return "" if self.visible else "for others: you cannot see what becomes of it"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -95,10 +99,12 @@ async def send(client: Client, upload: Upload, progress: Meter) -> None:
     body = {"key": source.key, "collection": upload.collection, "size": source.size}
     if upload.metadata and not upload.is_sidecar:
         body["metadata"] = upload.metadata
+    if upload.allowed is not None and not upload.is_sidecar:
+        body["allowed_principals"] = upload.allowed
     try:
         with source.path.open("rb") as file:
             place = await client.call("POST", "/v1/documents", body=body)
-            upload.document_id = place["id"]
+            upload.document_id, upload.visible = place["id"], place["visible"]
             counted: Any = _Counted(file, source.size, progress)
             upload.version_id = await client.upload(place["upload"], counted, source.path.name)
         upload.status = "uploaded"
@@ -115,7 +121,7 @@ async def send(client: Client, upload: Upload, progress: Meter) -> None:
 
 async def settle(client: Client, uploads: Sequence[Upload], progress: Meter, *, timeout_seconds: float) -> None:
     """Ask until every upload is ready or failed, or the time is over; then what is known stands in each."""
-    pending = deque(upload for upload in uploads if upload.status == "uploaded" and not upload.is_sidecar)
+    pending = deque(upload for upload in uploads if upload.status == "uploaded" and not upload.is_done)
     end, pause = time.monotonic() + timeout_seconds, _SHORTEST_PAUSE_SECONDS
     while pending and time.monotonic() < end:
         asked = [pending.popleft() for _ in range(min(_ROUND, len(pending)))]

@@ -82,7 +82,10 @@ def told(platform: PlatformProcess, key: str) -> list[str]:
     return [detail["status"] for detail in details if detail["key"] == key]
 
 
-def test_poison_ends_as_failed_and_dead_and_its_batch_mates_are_ready_at_their_second_delivery() -> None:
+@pytest.mark.faults_full
+def test_poison_ends_as_failed_and_dead_and_its_batch_mates_are_ready_at_their_second_delivery(
+    record_fault: Any,
+) -> None:
     with poisoned() as (platform, model), platform.api() as api:
         for key, body in BUSY.items():
             api.upload(key, body)
@@ -93,9 +96,7 @@ def test_poison_ends_as_failed_and_dead_and_its_batch_mates_are_ready_at_their_s
         wait_for(lambda: len(dead(platform)) == 1, lambda: (api.documents("default"), begun(platform)))
         documents = api.documents("default")
         again = {key: number - 1 for key, number in begun(platform).items() if key in GOOD}
-        print(
-            f"poison killed {model.kills} sandboxes; good documents begun again: {sum(again.values())} of {len(GOOD)}"
-        )
+        figure = f"{model.kills} sandboxes killed; good documents begun again: {sum(again.values())} of {len(GOOD)}"
         assert {key for key, one in documents.items() if one["status"] == "ready"} == {*GOOD, *BUSY}
         assert (documents["poison.md"]["status"], documents["poison.md"]["error"]["code"]) == ("failed", "INTERNAL")
         assert model.kills <= MAX_RECEIVES
@@ -112,7 +113,8 @@ def test_poison_ends_as_failed_and_dead_and_its_batch_mates_are_ready_at_their_s
         api.wait_until_ready("default", {"poison.md", *GOOD, *BUSY})
         assert dead(platform) == []
         assert told(platform, "poison.md")[-1] == "ready"
-        print("A13: 1 redriven, 1 ready")
+        record_fault("A9", injected=1, violations=0, figure=figure)
+        record_fault("A13", injected=1, violations=0, figure="1 redriven, 1 ready")
 
 
 def both_busy(api: Any) -> bool:

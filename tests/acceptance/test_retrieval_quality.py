@@ -34,7 +34,7 @@ from rag.store.index import IndexStore
 from rag.store.search import SearchStore
 from rag.store.staged import StagingStore
 from rag.store.usage import UsageStore
-from rag.types import Delivery, EmbeddingSpace, Location, Mode, ObjectVersion
+from rag.types import Delivery, EmbeddingSpace, Location, Mode, ObjectVersion, Scope
 
 MODES: tuple[Mode, ...] = ("lexical", "dense", "hybrid")
 PROMISED = {"lexical": 0.67, "dense": 0.64, "hybrid": 0.72}
@@ -109,7 +109,7 @@ def made(database: Any, space: EmbeddingSpace, language: str) -> uuid.UUID:
     tenant, _ = TenantStore(admin, space).create("measured")
     admin.close()
     query = Database(database.dsn("rag_query"), lambda: "")
-    Catalog(query, space).create_collection(tenant, COLLECTION, language)
+    Catalog(query, space).create_collection(Scope(tenant), COLLECTION, language)
     query.close()
     return tenant
 
@@ -140,7 +140,7 @@ def fill(
                 location,
                 bucket=bucket,
                 parser=parser,
-                embedder=Metered(llm, UsageStore(connection, 0, 0), tenant),
+                embedder=Metered(llm, UsageStore(connection), tenant, "ingest"),
                 store=store,
                 staging=StagingStore(store),
                 count_tokens=count_tokens,
@@ -164,11 +164,11 @@ def rank(
 ) -> dict[Mode, dict[str, list[str]]]:
     """Mode → question → documents by their best chunk; a question is embedded once for all modes."""
     connection = Database(database.dsn("rag_query"), lambda: "")
-    store, cache = SearchStore(connection, space), Cache("", lambda: "", ttl_seconds=600)
+    store, cache = SearchStore(connection, space), Cache("", lambda: "", signing=lambda: "", ttl_seconds=600)
     ranked: dict[Mode, dict[str, list[str]]] = {mode: {} for mode in MODES}
     for identity, mode in itertools.product(given.queries, MODES):
         found = searching.search(
-            searching.Question(tenant, given.queries[identity], collection=COLLECTION, mode=mode, top_k=50),
+            searching.Question(Scope(tenant), given.queries[identity], collection=COLLECTION, mode=mode, top_k=50),
             llm=llm,
             store=store,
             cache=cache,

@@ -43,6 +43,7 @@ class Foreign:
     object_key: str
     conversation_id: str
     erasure_id: str
+    key_id: str
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,9 @@ def foreign(first: Tenant) -> Foreign:
     doomed = first.api.upload("doomed.txt", b"Nobody needs this any more.", "ashes")
     first.api.wait_until_ready("ashes", {"doomed.txt"})
     erasure = first.api.http.delete(f"/v1/documents/{doomed}").json()
-    return Foreign(first.id, document_id, f"{first.id}/vaults/{KEY}", answer["conversation_id"], erasure["id"])
+    return Foreign(
+        first.id, document_id, f"{first.id}/vaults/{KEY}", answer["conversation_id"], erasure["id"], first.key[4:12]
+    )
 
 
 def _search(path: str, field: str) -> Callable[[Tenant, Foreign], None]:
@@ -189,6 +192,72 @@ def _erasures(attacker: Tenant, foreign: Foreign) -> None:
     assert foreign.erasure_id not in listed.text
 
 
+def _keys(attacker: Tenant, foreign: Foreign) -> None:
+    listed = attacker.api.get("/v1/keys")
+    assert attacker.key[4:12] in {key["id"] for key in listed.json()["keys"]}
+    assert foreign.key_id not in listed.text
+
+
+def _create_key(attacker: Tenant, foreign: Foreign) -> None:
+    """A key reaches its own tenant, whatever it is to reach."""
+    made = attacker.api.post("/v1/keys", {"name": "theirs", "collections": ["vaults", "cellars"]}).json()
+    reply = attacker.api.http.post(
+        "/v1/search", json={"query": QUESTION, "collection": "cellars"}, headers={"x-api-key": made["api_key"]}
+    )
+    assert_problem(reply, 404)
+    attacker.api.http.delete(f"/v1/keys/{made['id']}")
+    assert_problem(attacker.api.post("/v1/keys", {"name": "theirs", "tenant_id": foreign.tenant_id}), 422)
+
+
+def _rotate_key(attacker: Tenant, foreign: Foreign) -> None:
+    replies = [attacker.api.post(f"/v1/keys/{number}/rotate", {}) for number in (foreign.key_id, "00000000")]
+    for reply in replies:
+        assert_problem(reply, 404)
+    assert _words(replies[0], foreign.key_id) == _words(replies[1], "00000000")
+
+
+def _revoke_key(attacker: Tenant, foreign: Foreign) -> None:
+    replies = [attacker.api.http.delete(f"/v1/keys/{number}") for number in (foreign.key_id, "00000000")]
+    for reply in replies:
+        assert_problem(reply, 404)
+    assert _words(replies[0], foreign.key_id) == _words(replies[1], "00000000")
+
+
+def _audit(attacker: Tenant, foreign: Foreign) -> None:
+    for wanted in ({"limit": 1000}, {"document": foreign.document_id}, {"action": "document.create"}):
+        reply = attacker.api.get("/v1/audit", **wanted)
+        assert reply.status_code == 200, reply.text
+        records = reply.json()["records"]
+        assert f"key:{foreign.key_id}" not in {record["principal"] for record in records}
+        # That it was asked for by its id is the attacker's own doing; nothing is told of it.
+        told = [one for record in records for one in record["documents"] if one["document_id"] == foreign.document_id]
+        assert all((one["version_id"], one["positions"]) == (None, []) for one in told)
+
+
+def _export(attacker: Tenant, foreign: Foreign) -> None:
+    for kind in ("collections", "documents", "conversations", "feedback", "usage", "erasures"):
+        reply = attacker.api.get(f"/v1/export/{kind}", limit=500)
+        assert reply.status_code == 200, reply.text
+        assert not _shows(reply, foreign)
+        assert foreign.conversation_id not in reply.text
+        assert foreign.erasure_id not in reply.text
+    assert_problem(attacker.api.get("/v1/export/tenants"), 422)
+
+
+def _erase_user(attacker: Tenant, foreign: Foreign) -> None:
+    begun = attacker.api.http.delete("/v1/users/user:of-the-other/data")
+    assert begun.status_code == 202, begun.text
+    assert begun.json()["scope"] == "principal"
+    assert_problem(attacker.api.http.delete("/v1/users/nobody/data"), 422)
+
+
+def _usage(attacker: Tenant, foreign: Foreign) -> None:
+    """What somebody else uses is in no sum."""
+    listed = attacker.api.get("/v1/usage", by=["key", "month"])
+    assert listed.status_code == 200
+    assert foreign.key_id not in listed.text
+
+
 PROBES: dict[tuple[str, str], Callable[[Tenant, Foreign], None]] = {
     ("post", "/v1/query"): _search("/v1/query", "question"),
     ("post", "/v1/search"): _search("/v1/search", "query"),
@@ -197,6 +266,9 @@ PROBES: dict[tuple[str, str], Callable[[Tenant, Foreign], None]] = {
     ("delete", "/v1/documents/{document_id}"): _by_id("DELETE", "/v1/documents", attrgetter("document_id")),
     ("post", "/v1/documents/{document_id}/retry"): _retry,
     ("get", "/v1/erasures"): _erasures,
+    ("get", "/v1/audit"): _audit,
+    ("delete", "/v1/users/{principal}/data"): _erase_user,
+    ("get", "/v1/export/{kind}"): _export,
     ("get", "/v1/erasures/{erasure_id}"): _by_id("GET", "/v1/erasures", attrgetter("erasure_id")),
     ("delete", "/v1/collections/{name}"): _delete_collection,
     ("get", "/v1/conversations"): _conversations,
@@ -207,6 +279,11 @@ PROBES: dict[tuple[str, str], Callable[[Tenant, Foreign], None]] = {
     ("get", "/v1/collections"): _collections,
     ("post", "/v1/collections"): _create_collection,
     ("post", "/v1/documents"): _upload,
+    ("get", "/v1/usage"): _usage,
+    ("get", "/v1/keys"): _keys,
+    ("post", "/v1/keys"): _create_key,
+    ("delete", "/v1/keys/{key_id}"): _revoke_key,
+    ("post", "/v1/keys/{key_id}/rotate"): _rotate_key,
 }
 
 
@@ -320,8 +397,9 @@ def test_the_public_port_invokes_no_function(running_platform: PlatformProcess, 
     body = json.dumps({"action": "create", "name": "intruder"})
     for headers in ({"authorization": f"Bearer {ready['admin_token']}", "x-api-key": second.key}, {}):
         for method in ("POST", "GET", "PUT"):
-            reply = second.api.http.request(method, path, content=body, headers=headers)
-            assert_problem(reply, 404, 405)
+            sent = {**headers, "content-type": "application/json"}
+            reply = second.api.http.request(method, path, content=body, headers=sent)
+            assert_problem(reply, 401, 404, 405)
     refused = httpx.post(ready["admin_url"] + path, content=body, headers={"x-api-key": second.key}, trust_env=False)
     assert refused.status_code == 403
     assert running_platform.rows("select count(*) from tenants") == tenants

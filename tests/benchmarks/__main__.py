@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from local.cli.demo import SAMPLES
-from tests.benchmarks import corpus, measuring, report, serving
+from tests.benchmarks import corpus, door, measuring, report, serving
 from tests.benchmarks.corpus import Question
 from tests.benchmarks.inside import Function, analyse, function
 from tests.benchmarks.serving import Client
@@ -74,6 +74,7 @@ def _warmed(ready: JSON, warm_up: list[Question], again: list[Question]) -> list
     with Client(ready) as client:
         for question in warm_up:
             client.search(question.text)
+            client.search_unauthenticated(question.text)
         replies = {question.text: client.query(question.text).answer for question in again}
     return [text for text, reply in replies.items() if reply["model"]]
 
@@ -81,6 +82,7 @@ def _warmed(ready: JSON, warm_up: list[Question], again: list[Question]) -> list
 def _round_trips(inside: Function, questions: list[Question]) -> JSON:
     """By kind of request and server; the same for every question, or the count would be no property of the code."""
     first, *others = [question.text for question in questions]
+    inside.round_trips(door.PATH, {"query": first})
     inside.round_trips("/v1/query", {"question": first})  # connections are made
     answered = [text for text in others if inside.round_trips("/v1/query", {"question": text})[1]["cached"] is False]
     asked, *_ = answered
@@ -88,6 +90,7 @@ def _round_trips(inside: Function, questions: list[Question]) -> JSON:
     inside.forget()
     counts["query, cached in Valkey"] = inside.round_trips("/v1/query", {"question": asked})[0]
     counts["search, uncached"] = inside.round_trips("/v1/search", {"query": f"{asked} Please."})[0]
+    counts["unauthenticated search"] = inside.round_trips(door.PATH, {"query": f"{asked} I beg you."})[0]
     counts["query, uncached"] = inside.round_trips("/v1/query", {"question": f"{asked} Thank you."})[0]
     return counts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -22,11 +23,12 @@ import psycopg
 from functions.table import QUERY
 from local import aws, environment
 from local.postgres import SUPERUSER
-from rag import ranking, searching, wiring
+from rag import calling, ranking, searching, wiring
 from rag.deadline import Deadline
 from rag.store.database import Transaction, connect
 from rag.store.statements import statement
-from rag.types import Filters
+from rag.types import Caller, Filters, Scope
+from tests.benchmarks import door
 from tests.benchmarks.wire import Tap
 
 JSON = dict[str, Any]
@@ -73,7 +75,7 @@ class Function:
             def recorded(transaction: Transaction, name: str, /, **given: Any) -> Any:
                 how = {key: given[key] for key in ("binary",) if key in given}
                 parameters = {key: value for key, value in given.items() if key not in how}
-                executed.append(Executed(name, {"tenant": transaction.tenant_id, **parameters}, **how))
+                executed.append(Executed(name, transaction._bound | parameters, **how))
                 return run(transaction, name, **given)
 
             return recorded
@@ -82,7 +84,7 @@ class Function:
         methods = {name: recording(getattr(Transaction, name)) for name in ("rows",)}
         with patch.multiple(Transaction, **methods):
             wiring.search_store().search(
-                uuid.UUID(self.tenant_id),
+                Scope(uuid.UUID(self.tenant_id)),
                 "default",
                 embedding=vector,
                 lexemes=asked.lexemes,
@@ -95,11 +97,12 @@ class Function:
         return executed
 
     def _ask(self, path: str, body: JSON) -> JSON:
-        from functions.query.handler import handler
-
-        authorizer = {"tenant_id": self.tenant_id, "principal": "benchmark", "role": "admin"}
+        module, _, name = (door.HANDLER if path == door.PATH else QUERY.handler).rpartition(".")
+        handler = getattr(importlib.import_module(module), name)
+        authorizer = calling.context(Caller(uuid.UUID(self.tenant_id), "benchmark", "admin"))
         context = {**self.event["requestContext"], "authorizer": authorizer}
         event = {**self.event, "path": path, "body": json.dumps(body), "requestContext": context}
+        event["multiValueQueryStringParameters"] = {"tenant": [self.tenant_id]} if path == door.PATH else None
         with contextlib.redirect_stdout(io.StringIO()):
             reply = handler(event, _Context())
         if reply["statusCode"] != 200:
@@ -136,6 +139,7 @@ def function(ready: JSON) -> Iterator[Function]:
             "RAG_EMBEDDING_DIMENSIONS": str(model.embedding_dimensions),
             "RAG_CHAT_MODEL": model.chat_model,
             "POWERTOOLS_TRACE_DISABLED": "1",
+            door.DIRECTORY: str(data),
         }
         stack.enter_context(patch.dict(os.environ, variables))
         stack.callback(lambda: wiring.database().close())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from statistics import median, quantiles
@@ -17,7 +17,8 @@ from tests.benchmarks.serving import Asked, Client
 
 JSON = dict[str, Any]
 IN_A_ROW = 10
-SEARCH, CACHED = "search", "cached query"
+SEARCH, UNAUTHENTICATED, CACHED = "search", "unauthenticated search", "cached query"
+KINDS = (SEARCH, UNAUTHENTICATED, CACHED)
 
 
 @dataclass(slots=True)
@@ -25,7 +26,7 @@ class Measured:
     """Milliseconds of each request by what was measured, CPU milliseconds by request and process, and hits."""
 
     milliseconds: dict[str, list[float]] = field(default_factory=dict)
-    cpu: dict[str, Counter[str]] = field(default_factory=lambda: {SEARCH: Counter(), CACHED: Counter()})
+    cpu: dict[str, Counter[str]] = field(default_factory=lambda: {each: Counter() for each in KINDS})
     found: int = 0
 
     def add(self, name: str, milliseconds: float) -> None:
@@ -62,9 +63,13 @@ def rounds(
             "bare SQL, prepared": stack.enter_context(closing(BareSql(ready, prepared=True))),
         }
         work = list(zip(questions, statements, repeated, strict=True))
+        doors = {SEARCH: client.search, UNAUTHENTICATED: client.search_unauthenticated}
         for round_ in (work[start : start + IN_A_ROW] for start in range(0, len(work), IN_A_ROW)):
-            with _cpu(measured, SEARCH, ready):
-                searched = [client.search(question.text) for question, _, _ in round_]
+            searched = {}
+            for name, ask in doors.items():
+                with _cpu(measured, name, ready):
+                    searched[name] = [ask(question.text) for question, _, _ in round_]
+            doors = dict(reversed(doors.items()))  # so that none is always the first
             with _cpu(measured, CACHED, ready):
                 answered = [client.query(text) for _, _, text in round_]
             alone = [model.milliseconds(question.text) for question, _, _ in round_]
@@ -73,7 +78,8 @@ def rounds(
                     measured.add(name, bare.milliseconds(executed))
             for question, _, _ in round_:
                 measured.add("bare cache", cache.milliseconds(question.text))
-            _searches(measured, round_, searched, alone)
+            _searches(measured, round_, searched[SEARCH], alone)
+            _without(measured, searched)
             _answers(measured, answered)
     return measured
 
@@ -90,6 +96,21 @@ def _searches(
         measured.add(f"{SEARCH}: around", asked.milliseconds - sum(stages.values()))
         measured.add(f"{SEARCH}: all but the model", asked.milliseconds - bare)
         measured.add("bare model", bare)
+
+
+def _without(measured: Measured, searched: Mapping[str, Sequence[Asked]]) -> None:
+    """The same questions without access control; what they find must be the same."""
+    for asked, authorised in zip(searched[UNAUTHENTICATED], searched[SEARCH], strict=True):
+        if _found(asked) != _found(authorised):
+            raise RuntimeError("the two doors find different passages")
+        measured.add(UNAUTHENTICATED, asked.milliseconds)
+        for stage, milliseconds in asked.answer["timings_ms"].items():
+            measured.add(f"{UNAUTHENTICATED}: {stage}", milliseconds)
+        measured.add(f"{UNAUTHENTICATED}: around", asked.milliseconds - sum(asked.answer["timings_ms"].values()))
+
+
+def _found(asked: Asked) -> list[str]:
+    return [hit["chunk_id"] for hit in asked.answer["hits"]]
 
 
 def _answers(measured: Measured, answered: Sequence[Asked]) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 # The first word that a command line holds says what the process is.
 _KINDS = {
     "functions.query": "query function",
+    "tests.benchmarks.unauthenticated": "query function",
     "functions.": "other functions",
     "local.minilm_worker": "model",
     "local.model_server": "model server",
     "local.aws": "local AWS",
     "postgres": "PostgreSQL",
     "valkey": "Valkey",
-    "local.platform": "gateway and Runtime API",
+    "tests.benchmarks.two_doors": "gateway and Runtime API",
 }
 
 

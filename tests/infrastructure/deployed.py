@@ -48,6 +48,8 @@ _USES: dict[str, Use] = {
     "RAG_REDIS_URL": "cache",
     "RAG_MODEL_URL": "model",
     "RAG_IAM_ROLES": "roles",
+    "RAG_OIDC": "tokens",
+    "RAG_AUDIT_DAYS": "audit",
 }
 
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
-from starlette.routing import Route
+from fastapi.routing import iter_route_contexts
 
+from cdk.gateway_responses import quoted
 from cdk.routes import routes
 from cdk.stages import PROD, STAGES
 from cdk.templates import Templates
-from functions.query import asking
 from functions.query.api import app
 from functions.table import ANSWER, PUBLIC
+from rag.answer_headers import ON_EVERY_ANSWER
 from tests.infrastructure.reading import only, properties, resources, template_of, text
 
 NAMES = [stage.name for stage in STAGES]
@@ -51,10 +51,8 @@ def methods(template: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
 
 def answered() -> set[tuple[str, str]]:
     """What the application itself routes, described or not."""
-    every = [*app.routes, *asking.router.routes]
-    return {
-        (method, route.path) for route in every if isinstance(route, APIRoute | Route) for method in route.methods or ()
-    }
+    every = iter_route_contexts(app.routes)
+    return {(method, str(each.path)) for each in every for method in each.methods or ()}
 
 
 @pytest.mark.parametrize("stage", NAMES)
@@ -124,6 +122,7 @@ def test_what_the_gateway_answers_itself_is_a_problem_with_the_requests_id(templ
         body = json.loads(answer["ResponseTemplates"]["application/json"])
         assert body["request_id"] == "$context.requestId"
         assert body["type"] == "about:blank"
+        assert {name: headers[f"gatewayresponse.header.{name}"] for name in ON_EVERY_ANSWER} == quoted(ON_EVERY_ANSWER)
         if not kind.startswith("DEFAULT"):
             assert str(body["status"]) == answer["StatusCode"]
     statuses = {kind: answer.get("StatusCode") for kind, answer in found.items()}
@@ -153,9 +152,14 @@ def test_a_domain_without_a_way_to_its_certificate_is_refused() -> None:
 
 def test_pages_of_the_named_origin_may_ask_and_read_problems(personal: dict[str, Any]) -> None:
     found = methods(personal)
-    preflights = [text(method) for (verb, _), method in found.items() if verb == "OPTIONS"]
+    preflights = [method for (verb, _), method in found.items() if verb == "OPTIONS"]
     assert preflights
-    assert all(ORIGIN in preflight and "'*'" not in preflight for preflight in preflights)
+    for preflight in preflights:
+        assert ORIGIN in text(preflight)
+        assert "'*'" not in text(preflight)
+        [answer] = preflight["Integration"]["IntegrationResponses"]
+        hardened = {f"method.response.header.{name}": value for name, value in quoted(ON_EVERY_ANSWER).items()}
+        assert hardened.items() <= answer["ResponseParameters"].items()
     told = [
         each["Environment"]["Variables"].get("RAG_CORS_ORIGINS")
         for each in properties(personal, "AWS::Lambda::Function")

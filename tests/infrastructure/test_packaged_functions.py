@@ -172,13 +172,18 @@ def test_every_question_is_answered_with_a_prelude_and_what_follows_it(packaged:
     assert b"citations" in body
 
 
-@pytest.mark.parametrize("name", samples("authorize"))
+@pytest.mark.parametrize("name", sorted({*samples("authorize")} - {"authorize/token.json"}))
 def test_a_key_that_exists_is_allowed_and_one_that_does_not_is_not(packaged: Packaged, name: str) -> None:
     policy, error = packaged.invoke("authorize", packaged.event(name))
     assert error is None, policy
     assert policy["context"]["tenant_id"] == packaged.platform.ready["tenant_id"]
     assert policy["policyDocument"]["Statement"][0]["Effect"] == "Allow"
     refusal, error = packaged.invoke("authorize", json.loads((EVENTS / name).read_text()))
+    assert (refusal["errorMessage"], error) == ("Unauthorized", "Unhandled")
+
+
+def test_a_token_that_nobody_signed_is_refused_by_the_packaged_verifier(packaged: Packaged) -> None:
+    refusal, error = packaged.invoke("authorize", packaged.event("authorize/token.json"))
     assert (refusal["errorMessage"], error) == ("Unauthorized", "Unhandled")
 
 
@@ -196,7 +201,7 @@ def test_every_batch_is_worked_off_but_for_its_poison(packaged: Packaged, name: 
 def test_maintenance_runs(packaged: Packaged, name: str) -> None:
     answer, error = packaged.invoke("maintain", packaged.event(name))
     assert error is None, answer
-    assert answer.keys() == {"changes", "chunks_weighed"}
+    assert answer.keys() == {"changes", "chunks_weighed", "audit_rows_dropped"}
 
 
 @pytest.mark.parametrize("name", samples("notify"))

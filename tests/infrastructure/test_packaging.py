@@ -121,12 +121,16 @@ def test_layers_hold_neither_what_the_runtime_brings_nor_tools(platform: Platfor
 @pytest.mark.slow
 def test_the_parsers_are_mounted_beside_the_dependencies_of_all_and_repeat_none() -> None:
     by_name = {layer.name: layer for layer in LAYERS}
-    functions, parsers = (installed(by_name[name].built(Platform.ARM)) for name in ("functions", "parsers"))
+    functions, tokens, parsers = (
+        installed(by_name[name].built(Platform.ARM)) for name in ("functions", "tokens", "parsers")
+    )
     assert parsers.keys() >= {"kreuzberg", "tokenizers", "chardet"}
-    assert functions.keys() & parsers.keys() == set()
+    assert tokens.keys() >= {"pyjwt", "cryptography"}
+    assert functions.keys() & (parsers.keys() | tokens.keys()) == set()
     mounted = {row.name: [layer.name for layer in layers_of(row.folder)] for row in FUNCTIONS}
     others = {row.name: ["rag", "functions"] for row in FUNCTIONS}
-    assert mounted == others | {"ingest": ["rag", "functions", "parsers"]}
+    own = {"ingest": ["rag", "functions", "parsers"], "authorize": ["rag", "functions", "tokens"]}
+    assert mounted == others | own
 
 
 @pytest.mark.slow

@@ -52,6 +52,7 @@ class Deployment:
     key: str
     tenants: TenantStore
     opened: list[Database] = field(default_factory=list)
+    sandbox: dict[str, str] | None = None
 
     @cached_property
     def s3(self) -> Any:
@@ -59,12 +60,12 @@ class Deployment:
 
     @contextmanager
     def function(self, role: str, **settings: str) -> Iterator[None]:
-        """Be the sandbox of a function that connects as this role."""
-        every = {
-            **self.settings,
-            "RAG_DATABASE_URL": self.database.dsn(role),
-            **{f"RAG_{name.upper()}": value for name, value in settings.items()},
-        }
+        """Be the sandbox of a function that connects as this role; inside of it the same one is meant again."""
+        every = self.environment(role, **settings)
+        if every == self.sandbox:
+            yield
+            return
+        outer, self.sandbox = self.sandbox, every
         with pytest.MonkeyPatch.context() as patch:
             for name in [name for name in os.environ if name.startswith("RAG_")]:
                 patch.delenv(name)
@@ -76,6 +77,12 @@ class Deployment:
             finally:
                 wiring.database().close()
                 forget_wiring()
+                self.sandbox = outer
+
+    def environment(self, role: str, **settings: str) -> dict[str, str]:
+        """What a function that connects as this role is told."""
+        told = {f"RAG_{name.upper()}": value for name, value in settings.items()}
+        return {**self.settings, "RAG_DATABASE_URL": self.database.dsn(role), **told}
 
     def ask(self, method: str, path: str, body: Any = None, *, tenant: Any = None, **event: Any) -> Reply:
         """Send one request through the query function's handler, as its gateway would."""
@@ -87,8 +94,8 @@ class Deployment:
             sent["body"] = sent.pop("raw")
         role = sent.pop("role", "admin")
         caller = {"tenant_id": str(tenant or self.tenant), "role": role}
-        caller |= {"principal": sent.pop("principal")} if "principal" in sent else {}
-        sent["requestContext"]["authorizer"] |= caller
+        caller |= {name: sent.pop(name) for name in ("principal", "collections", "groups") if name in sent}
+        sent["requestContext"]["authorizer"] |= caller | sent.pop("limits", {})
         if sent.pop("anonymous", False):
             del sent["requestContext"]["authorizer"]
         settings = {"database_url": sent.pop("database_url")} if "database_url" in sent else {}
@@ -148,6 +155,14 @@ def sample(name: str) -> Any:
     return json.loads((EVENTS / name).read_text())
 
 
+def presenting(*headers: tuple[str, str]) -> Any:
+    """What the authorizer is asked about a request with these headers."""
+    several: dict[str, list[str]] = {}
+    for name, value in headers:
+        several.setdefault(name, []).append(value)
+    return sample("authorize/api_key.json") | {"headers": dict(headers), "multiValueHeaders": several}
+
+
 def notification(*object_keys: str, event: str = "ObjectCreated:Put") -> str:
     from urllib.parse import quote_plus
 
@@ -193,6 +208,9 @@ def deployed(database: Any, aws: Any, redis_url: str) -> Iterator[Deployment]:
             "RAG_EMBEDDING_MODEL": SPACE.model,
             "RAG_EMBEDDING_DIMENSIONS": str(SPACE.dimensions),
             "RAG_CHAT_MODEL": "fake",
+            # Tests ask more often than a person does; what limits do is told by those that set them.
+            "RAG_RATE_LIMIT_REQUESTS": "0",
+            "RAG_TENANT_RATE_LIMIT_REQUESTS": "0",
         }
         yield Deployment(database, aws, model, settings, tenant, key, tenants)
     admin.close()

@@ -13,6 +13,7 @@ import pytest
 
 from rag import wiring
 from rag.errors import BudgetError, NotFoundError
+from rag.spending import Budgets, Settlement
 from rag.store.database import Database
 from rag.store.usage import UsageStore
 from tests.integration.deployment import Deployment, notification
@@ -143,13 +144,15 @@ def test_many_who_count_at_once_lose_nothing_and_exceed_a_limit_by_what_they_do_
 
     def work() -> None:
         database = Database(deployment.database.url("rag_query"), lambda: deployment.database.passwords["rag_query"])
-        mine = UsageStore(database, limit, 0)
+        mine = UsageStore(database, Budgets(requests_per_day=limit))
         for _ in range(calls):
             try:
-                day = mine.reserve(deployment.tenant, "chat", prompt_tokens=10, completion_tokens=10)
+                day = mine.reserve(deployment.tenant, "key:one", "chat", prompt_tokens=10, completion_tokens=10)
             except BudgetError:
                 break
-            mine.settle(deployment.tenant, "chat", day, requests=0, prompt_tokens=-4, completion_tokens=-7)
+            mine.settle(
+                Settlement(deployment.tenant, "key:one", "chat", day, 0, prompt_tokens=-4, completion_tokens=-7)
+            )
             passed.append(1)
         database.close()
 
@@ -176,4 +179,4 @@ def test_a_tenant_sees_and_changes_its_own_usage_only(filled: Deployment) -> Non
 
 def test_a_tenant_that_is_not_there_has_no_budget(deployment: Deployment) -> None:
     with deployment.function("rag_ingest"), pytest.raises(NotFoundError):
-        wiring.usage_store().reserve(uuid.uuid4(), "chat", prompt_tokens=1, completion_tokens=0)
+        wiring.usage_store().reserve(uuid.uuid4(), "ingest", "chat", prompt_tokens=1, completion_tokens=0)

@@ -21,17 +21,19 @@ from redis.retry import Retry
 from local import service
 from local.service import free_port
 from rag import cache as cache_module
+from rag import throttling
 from rag.cache import Cache
 from rag.errors import UnavailableError
+from rag.throttling import Bucket, Throttle
 from tests import doors
 from tests.certificates import Authority
 
 # What the user of the functions needs of Valkey: the access string of the template.
-COMMANDS = ("+get", "+set", "+eval", "+del", "+ping", "+client|setinfo", "+hello", "+auth")
+COMMANDS = ("+get", "+set", "+eval", "+evalsha", "+time", "+del", "+ping", "+client|setinfo", "+hello", "+auth")
 
 
 def opened(url: str) -> Cache:
-    return Cache(url, lambda: "", ttl_seconds=60)
+    return Cache(url, lambda: "", signing=lambda: "secret", ttl_seconds=60)
 
 
 @pytest.fixture
@@ -60,20 +62,32 @@ def test_every_entry_expires(valkey: Any, raw: redis.Redis) -> None:
         b"garbage",
         b"[1]",
         b"\xff\xfe",
-        b"{}",
+        b"",
         b"[" * 100_000,
-        json.dumps({"key": "answer:other", "value": {"a": 1}}).encode(),
+        json.dumps({"key": "answer:1", "value": {"a": 1}}).encode(),
+        bytes(32) + json.dumps({"key": "answer:1", "value": {"a": 1}}).encode(),
     ],
-    ids=["not json", "a list", "bytes", "empty", "deep", "another key's entry"],
+    ids=["not json", "a list", "bytes", "empty", "deep", "unsigned", "signed with zeros"],
 )
 def test_a_poisoned_entry_is_a_miss(valkey: Any, raw: redis.Redis, entry: bytes) -> None:
     raw.set("answer:1", entry)
-    assert opened(valkey.url).get("answer:1") is None
+    cache = opened(valkey.url)
+    assert (cache.get("answer:1"), cache.available) == (None, True)
+
+
+def test_an_entry_under_another_key_or_of_another_deployment_is_a_miss(valkey: Any, raw: redis.Redis) -> None:
+    opened(valkey.url).set("answer:1", {"a": 1})
+    raw.copy("answer:1", "answer:2")
+    other = Cache(valkey.url, lambda: "", signing=lambda: "other", ttl_seconds=60)
+    assert (opened(valkey.url).get("answer:2"), other.get("answer:1"), other.available) == (None, None, True)
 
 
 def test_an_entry_of_the_wrong_type_is_a_miss(valkey: Any, raw: redis.Redis) -> None:
     raw.lpush("answer:1", "x")
-    assert opened(valkey.url).get("answer:1") is None
+    cache = opened(valkey.url)
+    assert (cache.get("answer:1"), cache.available) == (None, True)
+    cache.set("answer:1", {"a": 1})
+    assert opened(valkey.url).get("answer:1") == {"a": 1}
 
 
 def test_of_many_who_want_the_same_value_one_computes_it(valkey: Any) -> None:
@@ -148,7 +162,7 @@ def test_a_password_that_cannot_be_read_is_only_slower() -> None:
     def unreadable() -> str:
         raise UnavailableError("the secret cannot be read")
 
-    cache = Cache("redis://127.0.0.1:1/0", unreadable, ttl_seconds=60)
+    cache = Cache("redis://127.0.0.1:1/0", unreadable, signing=lambda: "secret", ttl_seconds=60)
     assert cache.get("answer:1") is None
 
 
@@ -164,7 +178,10 @@ def test_a_server_that_never_answers_costs_one_timeout_and_is_then_left_alone() 
 @pytest.fixture
 def rag_user(raw: redis.Redis) -> Iterator[redis.Redis]:
     """ElastiCache's access control: a user of our own, who may touch our keys with the commands that we need."""
-    keys = [f"~{prefix}*" for prefix in (cache_module.ANSWER, cache_module.EMBEDDING, cache_module.FLIGHT)]
+    keys = [
+        f"~{prefix}*"
+        for prefix in (cache_module.ANSWER, cache_module.EMBEDDING, cache_module.FLIGHT, throttling.PREFIX)
+    ]
     raw.execute_command("ACL", "SETUSER", "rag", "on", ">first", "resetkeys", *keys, "-@all", *COMMANDS)
     yield raw
     raw.execute_command("ACL", "DELUSER", "rag")
@@ -176,7 +193,7 @@ def rotate(raw: redis.Redis, password: str) -> None:
 
 
 def as_rag(valkey: Any, password: Callable[[], str]) -> Cache:
-    return Cache(f"redis://rag@127.0.0.1:{valkey.port}/0", password, ttl_seconds=60)
+    return Cache(f"redis://rag@127.0.0.1:{valkey.port}/0", password, signing=lambda: "secret", ttl_seconds=60)
 
 
 @pytest.mark.usefixtures("rag_user")
@@ -190,6 +207,8 @@ def test_a_user_with_few_commands_on_our_keys_is_enough(valkey: Any) -> None:
     assert again.get("answer:1") == {"a": 1}
     with again.flight("answer:1", wait_seconds=1) as landed:
         assert landed is None
+    bucket = Bucket.of_tenant(uuid.uuid4(), 5, 60)
+    assert [Throttle(one).admit([bucket]).levels[0].remaining for one in (cache, again)] == [4, 3]
     assert cache.available
     assert again.available
 
@@ -227,7 +246,7 @@ def test_the_secret_of_a_server_that_is_away_is_read_once() -> None:
         asked.append(None)
         return "any"
 
-    cache = Cache("redis://127.0.0.1:1/0", password, ttl_seconds=60)
+    cache = Cache("redis://127.0.0.1:1/0", password, signing=lambda: "secret", ttl_seconds=60)
     for _ in range(3):
         cache._breaker.succeeded()
         assert cache.get("answer:1") is None
@@ -243,7 +262,9 @@ def test_only_the_host_that_was_asked_for_may_answer_by_tls(
         def alive(host: str, trusted: Authority) -> bool | None:
             # The system's bundle, where OpenSSL looks for it.
             monkeypatch.setenv("SSL_CERT_FILE", str(trusted.pem))
-            return Cache(f"rediss://{host}:{port}/0", lambda: valkey.password, ttl_seconds=60).alive()
+            return Cache(
+                f"rediss://{host}:{port}/0", lambda: valkey.password, signing=lambda: "secret", ttl_seconds=60
+            ).alive()
 
         assert alive("localhost", authority)
         assert not alive("localhost", foreign)

@@ -11,11 +11,19 @@ import psycopg
 import pytest
 import redis
 
-from tests.integration.deployment import BUCKET, Context, Deployment, before_reply, notification, sample
+from tests.integration.deployment import (
+    BUCKET,
+    Context,
+    Deployment,
+    before_reply,
+    notification,
+    presenting,
+    sample,
+)
 
 TEXT = "# Zeppelins\n\nA zeppelin is filled with helium. It carries nineteen passengers over the lake."
-# Receipts stay, and who may use which model.
-KEPT = {"erasures", "embedding_spaces", "schema_migrations"}
+# Receipts stay, and who did what; and which models there are.
+KEPT = {"erasures", "audit_log", "audit_documents", "embedding_spaces", "schema_migrations"}
 
 
 def erased(deployment: Deployment, path: str) -> Any:
@@ -75,6 +83,10 @@ def test_an_erased_document_leaves_rows_versions_and_answers_nowhere(deployment:
         "collections": 0,
         "object_versions": 3,
         "cached_answers": 1,
+        "conversations": 0,
+        "feedback": 0,
+        "kept_answers": 0,
+        "audit_rows": 0,
     }
     assert receipt["caches_expire_at"] > receipt["finished_at"]
     assert hits(deployment) == ["air/balloon.md"]
@@ -200,7 +212,7 @@ def test_a_tenant_leaves_its_receipts_and_nothing_else(deployment: Deployment) -
     deployment.put("mine.md", TEXT, tenant=tenant)
     deployment.put("ours.md", TEXT)
     deployment.ask("POST", "/v1/query", {"question": "What is a zeppelin?", "conversation": True}, tenant=tenant)
-    event = sample("authorize/api_key.json") | {"headers": {"x-api-key": made["api_key"]}}
+    event = presenting(("x-api-key", made["api_key"]))
     deployment.ask("POST", "/v1/query", {"question": "What is a zeppelin?"})
 
     with deployment.function("rag_admin"):
@@ -272,7 +284,7 @@ def test_a_message_that_names_no_erasure_is_left_to_the_dead_letters(deployment:
 
 def test_what_is_of_a_document_goes_with_it(deployment: Deployment) -> None:
     # They outlive the document on purpose, or are removed by name.
-    alone = {"ingestions", "erasures"}
+    alone = {"ingestions", "erasures", "audit_documents"}
     with psycopg.connect(deployment.database.superuser_dsn()) as connection:
         naming = connection.execute(
             "select c.relname from pg_attribute a join pg_class c on c.oid = a.attrelid"

@@ -199,6 +199,7 @@ def test_a_batch_that_was_not_answered_properly_stays_whole(make_wire: Callable[
     assert wire.left() == (0, 2)
 
 
+@pytest.mark.fault("A10")
 def test_a_batch_whose_sandbox_died_is_visible_again_at_once(make_wire: Callable[..., Wire]) -> None:
     wire = make_wire(visibility_seconds=600, max_receives=3)
     wire.send({"exit": 1})
@@ -206,12 +207,14 @@ def test_a_batch_whose_sandbox_died_is_visible_again_at_once(make_wire: Callable
     assert [batch["records"][0]["attributes"]["ApproximateReceiveCount"] for batch in wire.batches()] == ["1", "2", "3"]
 
 
+@pytest.mark.fault("A10")
 def test_a_batch_that_ran_out_of_time_is_visible_again_at_once(make_wire: Callable[..., Wire]) -> None:
     wire = make_wire(visibility_seconds=600, max_receives=1)
     wire.send({"sleep_seconds": 60})
     wire.run(lambda: bool(wire.dead()), timeout_seconds=0.3)
 
 
+@pytest.mark.fault("A11")
 def test_two_batches_are_under_way_at_once_and_no_third(make_wire: Callable[..., Wire]) -> None:
     wire = make_wire()
     wire.send(*({"sleep_seconds": 1, "n": n} for n in range(4)))

@@ -19,6 +19,7 @@ from rag.store.access import TenantStore
 from rag.store.database import Database
 from rag.store.filters import parameter
 from rag.types import EmbeddingSpace
+from tests.scopes import ALL_OF
 
 SPACE = EmbeddingSpace("test-model", 4)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -159,7 +160,7 @@ class Collection:
 
     def found(self, given: dict[str, Any]) -> set[uuid.UUID]:
         with self.reader.transaction():
-            self.reader.execute("select set_config('app.tenant', %s, true)", [str(self.tenant)])
+            self.reader.execute(ALL_OF, [str(self.tenant)])
             wanted = parameter(filters.read(given)) or "{}"
             rows = self.reader.execute("select id from filtered_documents(%s, %s::jsonb)", [self.id, wanted]).fetchall()
         assert len({identity for (identity,) in rows}) == len(rows)

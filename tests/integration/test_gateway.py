@@ -24,6 +24,7 @@ from local.lambda_runtime import Function, Invocation
 from local.plan import of_the_table
 from local.runtime_api import RuntimeApi
 from local.sandbox import Launch
+from rag.answer_headers import ON_EVERY_ANSWER
 
 pytestmark = pytest.mark.slow
 
@@ -182,6 +183,8 @@ def _is_problem(response: httpx.Response, status: int) -> None:
     body = response.json()
     assert body["status"] == status
     assert body["request_id"] == response.headers["x-request-id"] == response.headers["x-amzn-requestid"]
+    assert ON_EVERY_ANSWER.items() <= dict(response.headers).items()
+    assert "server" not in response.headers
 
 
 # What the function is told
@@ -358,6 +361,16 @@ def test_an_authorizer_that_fails_is_503_and_lets_nobody_in(running: Running, ke
     response = running.get("/v1/things", key=key)
     _is_problem(response, 503)
     assert "database" not in response.text
+
+
+def test_a_preflight_needs_no_credential_and_opens_no_route(running: Running) -> None:
+    before = running.asked()
+    asking = {"origin": "https://app.example.org", "access-control-request-method": "POST"}
+    response = running.request("OPTIONS", "/v1/things", key=None, headers=asking)
+    assert "authorizer" not in response.json()["requestContext"]
+    assert running.asked() == before
+    for headers, method in ((asking, "GET"), ({"origin": asking["origin"]}, "OPTIONS")):
+        _is_problem(running.request(method, "/v1/things", key=None, headers=headers), 401)
 
 
 # What is too much

@@ -283,6 +283,7 @@ def test_the_same_event_five_times_makes_one_version_and_no_extra_call(deploymen
     assert len(deployment.model.requests) == calls == 1
     assert rows(deployment, "select * from documents") == state
     assert counts(deployment) == {
+        "audit_documents": 0,
         "chunks": 4,
         "documents": 1,
         "embeddings": 4,
@@ -292,9 +293,11 @@ def test_the_same_event_five_times_makes_one_version_and_no_extra_call(deploymen
         "pending_chunks": 0,
         "pending_documents": 0,
         "pending_embeddings": 0,
+        "recognised_pages": 0,
     }
 
 
+@pytest.mark.fault("A9")
 def test_one_poison_message_of_a_batch_fails_alone(deployment: Deployment, inbox: Inbox) -> None:
     for key in ("one.md", "two.md"):
         store(deployment, key, f"This is {key}.")
@@ -304,6 +307,7 @@ def test_one_poison_message_of_a_batch_fails_alone(deployment: Deployment, inbox
     assert {key: one["status"] for key, one in deployment.documents().items()} == {"one.md": "ready", "two.md": "ready"}
 
 
+@pytest.mark.fault("A8")
 @pytest.mark.parametrize(
     "poison",
     [
@@ -326,6 +330,7 @@ def test_what_is_no_notification_fails_and_hinders_nobody(deployment: Deployment
     assert deployment.documents()["good.txt"]["status"] == "ready"
 
 
+@pytest.mark.fault("A8")
 @pytest.mark.parametrize("name", ["ingest/test_event.json", "ingest/nobodys_keys.json"])
 def test_what_is_nobodys_document_is_acknowledged_and_touches_nothing(deployment: Deployment, name: str) -> None:
     records = own(deployment, name)
@@ -337,11 +342,13 @@ def test_what_is_nobodys_document_is_acknowledged_and_touches_nothing(deployment
     assert deployment.model.requests == []
 
 
+@pytest.mark.fault("A7")
 def test_an_empty_object_that_stands_for_a_folder_is_no_document(deployment: Deployment) -> None:
     assert deployment.ingest(notification(store(deployment, "folder/", b""))) == DONE
     assert set(counts(deployment).values()) == {0}
 
 
+@pytest.mark.fault("A8")
 def test_what_came_by_eventbridge_or_sns_is_ingested_as_well(deployment: Deployment) -> None:
     keys = [store(deployment, key, f"This is {key}.") for key in ("é +%.txt", "b.txt")]
     detail = {"bucket": {"name": BUCKET}, "object": {"key": keys[0]}}
@@ -354,6 +361,7 @@ def test_what_came_by_eventbridge_or_sns_is_ingested_as_well(deployment: Deploym
     }
 
 
+@pytest.mark.fault("A12")
 def test_what_is_ignored_is_counted_and_acknowledged(
     deployment: Deployment, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -369,6 +377,7 @@ def test_what_is_ignored_is_counted_and_acknowledged(
     assert deployment.ask("POST", "/v1/documents", {"key": ".rag/a.txt"}).status == 422
 
 
+@pytest.mark.fault("A6")
 def test_deleting_an_old_version_changes_nothing_and_removing_the_marker_brings_the_document_back(
     deployment: Deployment,
 ) -> None:
@@ -387,11 +396,13 @@ def test_deleting_an_old_version_changes_nothing_and_removing_the_marker_brings_
     assert contents(deployment) == ["The new words."]
 
 
+@pytest.mark.fault("A8")
 def test_an_empty_notification_is_acknowledged(deployment: Deployment) -> None:
     assert deployment.ingest('{"Records": []}', '{"Event": "s3:TestEvent"}') == DONE
     assert set(counts(deployment).values()) == {0}
 
 
+@pytest.mark.fault("A7")
 def test_keys_come_back_as_they_were_whatever_is_in_them(deployment: Deployment) -> None:
     keys = [
         *(f"{letter}-{number}.txt" for number, letter in enumerate(" !\"$&'()*+,:;<=>@[\\]^`{|}~")),
@@ -761,6 +772,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.fault("B7")
 def test_a_document_for_which_there_is_no_room_fails_alone_and_leaves_nothing(
     deployment: Deployment, inbox: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -781,6 +793,7 @@ def test_a_document_for_which_there_is_no_room_fails_alone_and_leaves_nothing(
     assert deployment.documents()["large.md"]["status"] == "ready"
 
 
+@pytest.mark.fault("A10")
 def test_what_a_sandbox_ended_over_is_worked_off_last_and_the_others_are_acknowledged_before(
     deployment: Deployment, inbox: Inbox
 ) -> None:

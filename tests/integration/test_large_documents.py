@@ -120,9 +120,12 @@ def test_a_document_goes_on_over_many_runs_and_every_chunk_is_embedded_once(
 ) -> None:
     seen: list[tuple[int, int]] = []
     shown: list[Any] = []
+    told: list[Any] = []
 
     def look(_: int) -> None:
         assert contents(deployment) == []
+        [collection] = deployment.ask("GET", "/v1/collections").json["collections"]
+        told.append(collection["ingesting"])
         seen.extend(rows(deployment, "select chunk_count, embedded_through from pending_documents"))
         shown.append(deployment.documents()["book.md"])
 
@@ -135,6 +138,9 @@ def test_a_document_goes_on_over_many_runs_and_every_chunk_is_embedded_once(
     assert (document["status"], document["chunk_count"]) == ("ready", len(contents(deployment)))
     assert set(Counter(embedded(deployment)).values()) == {1}
     assert {one["status"] for one in shown} == {"processing"}
+    assert [(one["processing"], one["passages_read"], one["passages_embedded"]) for one in told] == [
+        (1, *progress) for progress in seen
+    ]
     assert [(one["progress"]["read"], one["progress"]["embedded"]) for one in shown] == seen
     assert [one["progress"]["all_read"] for one in shown] == sorted(one["progress"]["all_read"] for one in shown)
     assert (document["progress"], shown[-1]["progress"]["all_read"]) == (None, True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -57,6 +59,22 @@ def test_vectors_come_back_in_the_order_of_the_texts(model: FakeModel) -> None:
     vectors = edge(model).embed(["one", "two"], soon())
     assert [list(vector) for vector in vectors] == [directed("one"), directed("two")]
     assert model.requests[0]["encoding_format"] == "base64"
+
+
+EMBED = """
+import sys
+from rag.deadline import Deadline
+from rag.llm import LLM
+model = LLM(sys.argv[1], lambda: "key", embedding_model="fake", dimensions=4, chat_model="fake", answer_tokens=50)
+model.embed(["one"], Deadline.after(10))
+assert model.alive()
+print("openai" in sys.modules)
+"""
+
+
+def test_who_only_embeds_never_imports_the_sdk(model: FakeModel) -> None:
+    done = subprocess.run([sys.executable, "-c", EMBED, model.url], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_shuffled_vectors_are_put_in_order_of_their_index(model: FakeModel) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from rag.deadline import Deadline
+from rag import wiring
 from rag.errors import UnavailableError
 from rag.store import search
 from tests.integration.deployment import BUCKET, Context, Deployment, notification, sample
+from tests.scopes import ALL_OF
 
 WORDS = [f"{first}{second}" for first in "bcdfghklmnprst" for second in ("arol", "enit", "omun", "ulis")]
 LARGE = 40
@@ -141,7 +142,7 @@ def test_the_function_that_looks_past_row_security_shows_no_other_tenants_rows(l
     seen = {}
     with psycopg.connect(large.database.dsn("rag_query"), autocommit=True) as connection:
         for tenant in (str(large.tenant), str(stranger), ""):
-            connection.execute("select set_config('app.tenant', %s, false)", [tenant])
+            connection.execute(ALL_OF, [tenant])
             seen[tenant] = sum(
                 len(
                     connection.execute(
@@ -166,7 +167,7 @@ def test_a_lexeme_that_is_paired_counts_only_beside_another_of_the_question(larg
     }
     [(tenant, collection)] = superuser(large, "select distinct tenant_id, collection_id from chunks")
     with psycopg.connect(large.database.dsn("rag_query"), autocommit=True) as connection:
-        connection.execute("select set_config('app.tenant', %s, false)", [str(tenant)])
+        connection.execute(ALL_OF, [str(tenant)])
         found = connection.execute(
             "select chunk_id from lexical_candidates(%s, %s, %s, %s, '{}/1000000000', null, 1000)",
             [collection, [first], [second], [first, second, third]],
@@ -183,19 +184,22 @@ def weights(deployment: Deployment) -> list[Any]:
 @pytest.fixture
 def short(deployment: Deployment) -> Deployment:
     """Eighty chunks of two words, and one of many."""
-    for number in range(80):
-        deployment.put(f"{number}.txt", f"{WORDS[number % len(WORDS)]} number{number}")
-    deployment.put("long.txt", f"{WORDS[0]} {' '.join(WORDS)}")
+    with deployment.function("rag_ingest"):
+        for number in range(80):
+            deployment.put(f"{number}.txt", f"{WORDS[number % len(WORDS)]} number{number}")
+        deployment.put("long.txt", f"{WORDS[0]} {' '.join(WORDS)}")
     return deployment
 
 
 def test_chunks_are_weighed_anew_where_the_average_length_has_drifted(short: Deployment) -> None:
     assert {average for *_, average in weights(short)} == {100}
-    assert run(short, threshold=1000) == {"changes": [], "chunks_weighed": 81}
+    assert run(short, threshold=1000) == {"changes": [], "chunks_weighed": 81, "audit_rows_dropped": 0}
     healed = weights(short)
     assert {average for *_, average in healed} == {5}
-    for key in [f"{number}.txt" for number in range(80)]:
-        short.put(key, short.s3.get_object(Bucket=BUCKET, Key=f"{short.tenant}/default/{key}")["Body"].read() + b" ")
+    with short.function("rag_ingest"):
+        for key in [f"{number}.txt" for number in range(80)]:
+            before = short.s3.get_object(Bucket=BUCKET, Key=f"{short.tenant}/default/{key}")["Body"].read()
+            short.put(key, before + b" ")
     assert weights(short) == healed
     assert run(short, threshold=1000)["chunks_weighed"] == 0
 
@@ -209,6 +213,16 @@ def test_a_short_chunk_stands_before_a_long_one_that_says_the_same(short: Deploy
     assert last["score"] < 0.6 * first["score"]
 
 
+class Running:
+    """A deadline of which these seconds are left, each time it is asked."""
+
+    def __init__(self, *seconds: float) -> None:
+        self._seconds = iter(seconds)
+
+    def remaining(self) -> float:
+        return next(self._seconds)
+
+
 def test_weighing_that_was_cut_short_is_finished_by_the_next_run(
     short: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,9 +230,9 @@ def test_weighing_that_was_cut_short_is_finished_by_the_next_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(job, "CHUNKS_AT_ONCE", 30)
-        times = iter([600.0, 600.0, 600.0, 0.0])
-        patch.setattr(Deadline, "remaining", lambda _: next(times, 0.0))
-        assert run(short, threshold=1000)["chunks_weighed"] == 60
+        with short.function("rag_owner"):
+            running: Any = Running(600.0, 600.0, 0.0)
+            assert wiring.weight_maintenance().run(running) == 60
     assert run(short, threshold=1000)["chunks_weighed"] == 21
     assert run(short, threshold=1000)["chunks_weighed"] == 0
 
@@ -244,12 +258,14 @@ def test_maintenance_is_woken_when_a_collection_doubles_or_outgrows_the_exact_se
     sqs = deployment.aws.client("sqs")
     queue = sqs.create_queue(QueueName=f"maintenance-{deployment.tenant}")["QueueUrl"]
     woken = []
-    for number in range(66):
-        object_key = f"{deployment.tenant}/default/{number}.txt"
-        deployment.s3.put_object(Bucket=BUCKET, Key=object_key, Body=b"A few words.")
-        deployment.ingest(notification(object_key), maintenance_queue_url=queue, index_chunks="50")
-        if sqs.receive_message(QueueUrl=queue).get("Messages"):
-            woken.append(number + 1)
+    settings = {"maintenance_queue_url": queue, "index_chunks": "50"}
+    with deployment.function("rag_ingest", **settings):
+        for number in range(66):
+            object_key = f"{deployment.tenant}/default/{number}.txt"
+            deployment.s3.put_object(Bucket=BUCKET, Key=object_key, Body=b"A few words.")
+            deployment.ingest(notification(object_key), **settings)
+            if sqs.receive_message(QueueUrl=queue).get("Messages"):
+                woken.append(number + 1)
     assert woken == [51, 64]
     assert run(deployment, threshold=50, event="maintain/message.json")["changes"]
 

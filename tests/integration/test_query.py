@@ -9,10 +9,11 @@ import uuid
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from tests import fake_model
-from tests.integration.deployment import BUCKET, Context, Deployment, notification, sample
+from tests.integration.deployment import BUCKET, Context, Deployment, Reply, notification, sample
 
 PASSAGE = "Refunds are paid within nine working days. Shipping takes three days."
 
@@ -186,11 +187,14 @@ def test_the_life_of_a_document(deployment: Deployment) -> None:
     path = f"/v1/documents/{created['id']}"
     assert deployment.ask("GET", path).status == 404
     deployment.ingest(notification(upload["fields"]["key"]))
+    deployment.put("empty.txt", "", collection="team")
     ready = deployment.ask("GET", path).json
     assert (ready["status"], ready["error"], ready["chunk_count"], ready["collection"]) == ("ready", None, 1, "team")
     assert ready["version_id"] == sent.headers["x-amz-version-id"]
     [team] = [c for c in deployment.ask("GET", "/v1/collections").json["collections"] if c["name"] == "team"]
     assert (team["document_count"], team["chunk_count"]) == (1, 1)
+    waits = {"uploaded": 0, "processing": 0, "failed": 1, "passages_read": 0, "passages_embedded": 0}
+    assert team["ingesting"] == waits
     assert deployment.erase(deployment.ask("DELETE", path).json) == DONE
     deployment.ingest(notification(upload["fields"]["key"], event="ObjectRemoved:DeleteMarkerCreated"))
     assert deployment.ask("GET", path).status == 404
@@ -329,6 +333,28 @@ def test_bad_input_is_a_problem_that_says_what_is_wrong(
 def test_a_body_that_is_not_json_is_refused(deployment: Deployment, body: str) -> None:
     reply = deployment.ask("POST", "/v1/search", body=None, raw=body)
     assert reply.status in {400, 422}
+
+
+def test_an_answer_that_lambda_would_not_pass_on_is_asked_for_in_smaller_pieces(deployment: Deployment) -> None:
+    deployment.put("note.md", "A note.")
+    with psycopg.connect(deployment.database.superuser_dsn()) as connection:
+        connection.execute(
+            "insert into documents (tenant_id, id, collection_id, key, status, error_code, metadata) "
+            "select tenant_id, gen_random_uuid(), collection_id, 'described-' || number, 'failed', 'EMPTY', "
+            "jsonb_build_object('words', repeat('word ', 3000)) from documents, generate_series(1, 400) as number"
+        )
+
+    def page(limit: int) -> Reply:
+        event = {
+            "queryStringParameters": {"limit": f"{limit}"},
+            "multiValueQueryStringParameters": {"limit": [f"{limit}"]},
+        }
+        return deployment.ask("GET", "/v1/documents", **event)
+
+    whole, part = page(1000), page(200)
+    assert (whole.status, whole.headers["content-type"]) == (400, "application/problem+json")
+    assert whole.json["detail"].endswith("ask for fewer at once")
+    assert (part.status, len(part.json["documents"])) == (200, 200)
 
 
 CURSORS = ["null", "[1,2]", '["a", "\\u0000"]', '["a", "\\ud800"]', '["a"]', "[" * 20_000]

@@ -168,7 +168,7 @@ def test_tenants_are_made_and_known_by_functions_that_log_in_with_tokens(functio
     made = tenants({"action": "create", "name": secrets.token_hex(4)}, Context())
     function("rag_authorize")
     event = sample("authorize/api_key.json")
-    event["headers"] = {"x-api-key": made["api_key"]}
+    event |= {"headers": {"x-api-key": made["api_key"]}, "multiValueHeaders": {"x-api-key": [made["api_key"]]}}
     assert authorize(event, Context())["context"]["tenant_id"] == made["tenant_id"]
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from rag import tesseract
@@ -18,8 +20,9 @@ from rag.parser import Parser
 from rag.recognition import Scans
 from rag.tesseract import Tesseract
 from rag.textract import Textract
-from tests.integration.deployment import Deployment
+from tests.integration.deployment import BUCKET, Deployment
 from tests.reliability import hostile
+from tests.reliability.workers import KILLED, Workers, working
 
 pytestmark = pytest.mark.slow
 
@@ -192,3 +195,63 @@ def test_a_document_with_scanned_pages_is_ready_and_names_them(deployment: Deplo
     deployment.put("scan.pdf", scan("The bridge was opened in 1850."))
     reply = deployment.documents()["scan.pdf"]
     assert reply["warnings"] == []
+
+
+@pytest.fixture
+def workers(deployment: Deployment, wire: type[Recorded]) -> Iterator[Workers]:
+    told = {
+        "RAG_DATABASE_URL": deployment.database.dsn("rag_ingest"),
+        "RAG_OCR": "textract",
+        "AWS_ENDPOINT_URL_TEXTRACT": os.environ["AWS_ENDPOINT_URL_TEXTRACT"],
+    }
+    with working({**deployment.settings, **told}) as begun:
+        yield begun
+
+
+def upload(deployment: Deployment, content: bytes) -> str:
+    key = f"{deployment.tenant}/default/scan.pdf"
+    deployment.s3.put_object(Bucket=BUCKET, Key=key, Body=content)
+    return key
+
+
+def kept(deployment: Deployment) -> list[int]:
+    with psycopg.connect(deployment.database.superuser_dsn()) as connection:
+        return [page for (page,) in connection.execute("select page from recognised_pages order by page")]
+
+
+def test_a_worker_that_is_killed_when_all_is_recognised_has_paid_for_the_next_one_too(
+    deployment: Deployment, workers: Workers, wire: type[Recorded]
+) -> None:
+    key = upload(deployment, scan("First.", "", "", ""))
+
+    def killed(_handler: Any, _body: dict[str, Any]) -> None:
+        delivery.kill()
+        delivery.wait()
+
+    deployment.model.script = [killed]
+    delivery = workers.deliver(key)
+    assert delivery.wait() == KILLED
+    assert (len(wire.asked), kept(deployment)) == (3, [2, 3, 4])
+    assert workers.deliver(key, receives=2).wait() == 0
+    assert deployment.documents()["scan.pdf"]["status"] == "ready"
+    assert (len(wire.asked), kept(deployment)) == (3, [])
+    with psycopg.connect(deployment.database.superuser_dsn()) as connection:
+        found = connection.execute("select page, content from chunks order by position").fetchall()
+    said = "The bridge was opened in 1850.\nIt fell in 1879."
+    assert found == [(1, "First."), (2, said), (3, said), (4, said)]
+
+
+def test_pages_that_were_read_before_the_service_went_down_are_not_paid_again(
+    deployment: Deployment, workers: Workers, wire: type[Recorded]
+) -> None:
+    key = upload(deployment, scan("", "", ""))
+    wire.answers += [(200, _ANSWER), (200, {"Blocks": []}), (400, {"__type": "AccessDeniedException", "message": "no"})]
+    assert workers.deliver(key).wait() == 1
+    # One that has no text is not asked for again either.
+    assert (len(wire.asked), len(kept(deployment))) == (3, 2)
+    assert workers.deliver(key, receives=2).wait() == 0
+    assert (len(wire.asked), kept(deployment)) == (4, [])
+    # The same file as a new version is another document to pay for; this one is ready.
+    upload(deployment, scan("", "", ""))
+    assert workers.deliver(key, message="2").wait() == 0
+    assert len(wire.asked) == 7

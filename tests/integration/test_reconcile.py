@@ -18,6 +18,8 @@ from tests.integration.deployment import BUCKET, Context, Deployment, notificati
 
 pytestmark = pytest.mark.slow
 
+DIRECTIONS = ("missing", "outdated", "orphaned", "misdescribed")
+NO_DRIFT = dict.fromkeys(DIRECTIONS, 0)
 AT_ONCE = {"reconcile_settled_seconds": "0", "reconcile_rest_seconds": "0", "canary_seconds": "0"}
 
 
@@ -84,7 +86,7 @@ def in_index(deployment: Deployment) -> dict[str, str]:
 
 
 def compared(told: Any) -> dict[str, Any]:
-    return {name: told["compared"][name] for name in ("keys", "missing", "outdated", "orphaned", "complete")}
+    return {name: told["compared"][name] for name in ("keys", *DIRECTIONS, "complete")}
 
 
 def lose_a_tenth(deployment: Deployment) -> None:
@@ -106,17 +108,18 @@ def lose_a_tenth(deployment: Deployment) -> None:
         assert deployment.ingest(*told) == {"batchItemFailures": []}
 
 
+@pytest.mark.fault("A4")
 def test_a_tenth_of_the_events_is_lost_and_one_pass_finds_and_heals_all_of_it(
     deployment: Deployment, inbox: Inbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lose_a_tenth(deployment)
     there, here = in_bucket(deployment), in_index(deployment)
-    lost = {
+    lost = NO_DRIFT | {
         "missing": len(there.keys() - here.keys()),
         "outdated": sum(here[key] != there[key] for key in there.keys() & here.keys()),
         "orphaned": len(here.keys() - there.keys()),
     }
-    assert lost == {"missing": 4, "outdated": 3, "orphaned": 3}
+    assert lost == {"missing": 4, "outdated": 3, "orphaned": 3, "misdescribed": 0}
     capsys.readouterr()
     told = run(deployment, inbox)
     metrics = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
@@ -127,9 +130,73 @@ def test_a_tenth_of_the_events_is_lost_and_one_pass_finds_and_heals_all_of_it(
     assert inbox.work_off() == 10
     assert in_index(deployment) == in_bucket(deployment)
     again = compared(run(deployment, inbox))
-    assert again == {"keys": 10, "missing": 0, "outdated": 0, "orphaned": 0, "complete": True}
+    assert again == {"keys": 10, **NO_DRIFT, "complete": True}
     with capsys.disabled():
         print(f"\n100 events, 10 lost: drift found 10, healed {10 - sum(again[name] for name in lost)}")
+
+
+def beside(deployment: Deployment, name: str, said: Any, *, lost: bool = False) -> None:
+    """Put a document's sidecar, or delete it where it says nothing; its event is delivered unless it is lost."""
+    place = {"Bucket": BUCKET, "Key": f"{deployment.tenant}/{name}.metadata.json"}
+    if said is None:
+        deployment.s3.delete_object(**place)
+    else:
+        deployment.s3.put_object(**place, Body=json.dumps(said).encode())
+    if not lost:
+        assert deployment.ingest(notification(place["Key"])) == {"batchItemFailures": []}
+
+
+def described(deployment: Deployment) -> dict[str, tuple[Any, Any]]:
+    return {key: (one["metadata"], one["allowed_principals"]) for key, one in deployment.documents().items()}
+
+
+@pytest.mark.fault("A4")
+def test_lost_events_of_sidecars_are_found_and_healed_in_both_directions(deployment: Deployment, inbox: Inbox) -> None:
+    names = [f"{number:02} é+%.txt" for number in range(10)]
+    for name in names:
+        deployment.put(name, f"A note of {name}.")
+    for name in names[:6]:
+        beside(deployment, f"default/{name}", {"year": 1, "allowed_principals": ["group:a"]})
+    assert compared(run(deployment, inbox)) == {"keys": 16, **NO_DRIFT, "complete": True}
+    before, asked = described(deployment), len(deployment.model.requests)
+    beside(deployment, f"default/{names[0]}", {"year": 2, "allowed_principals": ["group:b"]}, lost=True)
+    beside(deployment, f"default/{names[1]}", {"year": 2}, lost=True)
+    beside(deployment, f"default/{names[2]}", None, lost=True)
+    beside(deployment, f"default/{names[6]}", {"allowed_principals": ["user:ann@example.com"]}, lost=True)
+    beside(deployment, f"default/{names[7]}", "torn", lost=True)
+    beside(deployment, "default/of nothing.txt", {"year": 2}, lost=True)
+    assert described(deployment) == before
+    drift = {**NO_DRIFT, "misdescribed": 5, "complete": True}
+    assert compared(run(deployment, inbox)) == {"keys": 18, **drift}
+    assert inbox.work_off() == 5
+    healed = {
+        names[0]: ({"year": 2}, ["group:b"]),
+        names[1]: ({"year": 2}, None),
+        names[2]: ({}, None),
+        names[6]: ({}, ["user:ann@example.com"]),
+    }
+    assert described(deployment) == before | healed
+    assert deployment.documents()[names[7]]["metadata_error"] is not None
+    assert compared(run(deployment, inbox)) == {"keys": 17, **NO_DRIFT, "complete": True}
+    assert len(deployment.model.requests) == asked
+
+
+def test_sidecars_are_compared_once_each_wherever_a_run_goes_on(deployment: Deployment, inbox: Inbox) -> None:
+    # Between a document and its sidecar S3 lists whatever begins with the document's name.
+    names = [f"default/{key}" for key in ("a", "a-", "a-/b", "a.", "a.metadata", "a.txt", "é")] + ["default-2/a"]
+    for name in names:
+        key = f"{deployment.tenant}/{name}"
+        deployment.s3.put_object(Bucket=BUCKET, Key=key, Body=f"A note of {key}.".encode())
+    assert deployment.ingest(*(notification(f"{deployment.tenant}/{name}") for name in names[:4]))
+    assert deployment.ingest(*(notification(f"{deployment.tenant}/{name}") for name in names[4:]))
+    for name in names:
+        beside(deployment, name, {"year": 1}, lost=True)
+    parts = [run(deployment, inbox, reconcile_keys="1")["compared"] for _ in range(2 * len(names) + 1)]
+    assert [part["complete"] for part in parts] == [False] * 2 * len(names) + [True]
+    assert (parts[-1]["pass"]["keys"], parts[-1]["pass"]["misdescribed"]) == (2 * len(names), len(names))
+    assert inbox.work_off() == len(names)
+    assert compared(run(deployment, inbox)) == {"keys": 2 * len(names), **NO_DRIFT, "complete": True}
+    assert [said for said, _ in described(deployment).values()] == [{"year": 1}] * 7
 
 
 def test_what_happened_a_moment_ago_is_no_drift_yet(deployment: Deployment, inbox: Inbox) -> None:
@@ -137,7 +204,7 @@ def test_what_happened_a_moment_ago_is_no_drift_yet(deployment: Deployment, inbo
     deployment.s3.delete_object(Bucket=BUCKET, Key=object_key)
     deployment.s3.put_object(Bucket=BUCKET, Key=f"{deployment.tenant}/default/new.txt", Body=b"A new note.")
     told = compared(run(deployment, inbox, reconcile_settled_seconds="900"))
-    assert told == {"keys": 2, "missing": 0, "outdated": 0, "orphaned": 0, "complete": True}
+    assert told == {"keys": 2, **NO_DRIFT, "complete": True}
     assert inbox.bodies() == []
 
 
@@ -210,13 +277,7 @@ def test_a_pass_over_many_keys_takes_seconds(
             rows,
         )
     began = time.monotonic()
-    assert compared(run(deployment, inbox)) == {
-        "keys": count,
-        "missing": 0,
-        "outdated": 0,
-        "orphaned": 0,
-        "complete": True,
-    }
+    assert compared(run(deployment, inbox)) == {"keys": count, **NO_DRIFT, "complete": True}
     seconds = time.monotonic() - began
     with capsys.disabled():
         print(f"\n{count:,} keys compared in {seconds:.1f} s: {seconds / count * 10_000:.1f} s per 10,000")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rag.errors import UnavailableError
-from rag.types import ObjectVersion
+from rag.types import Beside, ObjectVersion
 
 _ids = itertools.count(1)
 
@@ -59,9 +59,9 @@ class BucketModel:
                 return hashlib.sha256(kept.body).digest()
         raise UnavailableError("the bucket is not available: NoSuchVersion")
 
-    def read(self, object_key: str, *, limit_bytes: int) -> bytes | None:
+    def read(self, object_key: str, *, limit_bytes: int) -> Beside | None:
         now = self.current(object_key)
-        return None if now is None or now.body is None else now.body[: limit_bytes + 1]
+        return None if now is None or now.body is None else Beside(now.body[: limit_bytes + 1], None, now.version_id)
 
     def _add(self, key: str, body: bytes | None) -> str:
         kept = Kept(f"v{next(_ids)}", body)

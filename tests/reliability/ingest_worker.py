@@ -1,6 +1,6 @@
 """The real ingest handler in processes that can be killed: each delivery runs in a fork of one that has all imported.
 
-Run as a program it reads a line of JSON for each delivery, `{"environment", "event", "seconds", "alone"}`, and writes
+Run as a program it reads a line of JSON for each delivery (`workers.Workers.deliver`), and writes
 `{"pid"}` when it begins and `{"pid", "status"}` when it has ended: 0, all was acknowledged; 1, not all; -9, killed.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import sys
 import tempfile
@@ -99,6 +100,7 @@ def deliver(handler: Any, delivery: dict[str, Any]) -> None:
         silence if delivery.get("log") is None else os.open(delivery["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT), 1
     )
     status = NOT_ALL
+    limit_memory(delivery["memory_mib"])
     try:
         answer = handler(delivery["event"], Context(delivery["seconds"]))
         status = NOT_ALL if answer["batchItemFailures"] else ALL_DONE
@@ -106,6 +108,14 @@ def deliver(handler: Any, delivery: dict[str, Any]) -> None:
     except BaseException:  # noqa: BLE001 (the process ends here, whatever it was)
         traceback.print_exc()
     os._exit(status)
+
+
+def limit_memory(more_mib: int | None) -> None:
+    """As Lambda's limit, but that allocations fail where Lambda would end the sandbox."""
+    if more_mib is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + more_mib * 1024 * 1024
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 if __name__ == "__main__":

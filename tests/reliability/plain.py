@@ -21,7 +21,7 @@ DAMAGED = b"damaged"
 class PlainParser:
     """Text as it stands, a section for each paragraph; some files are damaged."""
 
-    def parse(self, path: Path, name: str) -> Parsed:
+    def parse(self, path: Path, name: str, kept: object) -> Parsed:
         read = path.read_bytes()
         if read.startswith(DAMAGED):
             raise DocumentError("CORRUPT", "the file is damaged")

@@ -16,7 +16,7 @@ STORY = {
 }
 
 # Every call to a model counts, also one whose vectors died with the worker.
-SPENT = "model_usage"
+SPENT = {"model_usage", "caller_usage"}
 
 _COLUMNS = """
     select table_name, column_name from information_schema.columns
@@ -31,7 +31,7 @@ def all_rows(dsn: str) -> Rows:
     with psycopg.connect(dsn) as connection:
         columns: dict[str, list[str]] = {}
         for table, column in connection.execute(_COLUMNS).fetchall():
-            if table != SPENT and column not in STORY.get(table, ()):
+            if table not in SPENT and column not in STORY.get(table, ()):
                 columns.setdefault(table, []).append(f'"{column}"::text')
         return {
             table: connection.execute(

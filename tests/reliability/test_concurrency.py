@@ -27,7 +27,7 @@ from rag.store.database import Database
 from rag.store.index import IndexStore
 from rag.store.search import SearchStore
 from rag.store.staged import StagingStore
-from rag.types import Delivery, Filters, Location
+from rag.types import Delivery, Filters, Location, Scope
 from tests.reliability.bucket_model import BucketModel
 from tests.reliability.plain import LIMITS, SPACE, PlainEmbedder, PlainParser, count_tokens
 from tests.reliability.test_histories import Event
@@ -170,7 +170,7 @@ def ask(world: World, answers: list[Answer]) -> None:
 
 def answered(world: World, store: SearchStore, vector: Any) -> Answer:
     found = store.search(
-        world.tenant,
+        Scope(world.tenant),
         "default",
         embedding=vector,
         lexemes=lambda _: {1: 1},

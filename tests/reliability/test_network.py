@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +16,7 @@ import psycopg
 import pytest
 
 from rag.store.database import Database
+from rag.types import Scope
 from tests.integration.deployment import BUCKET, Deployment, notification
 from tests.lexeme_counts import LEXEME_COUNTS
 from tests.reliability.proxy import Edge, Proxy, proxying
@@ -21,6 +25,9 @@ DONE: dict[str, Any] = {"batchItemFailures": []}
 TEXT = "\n\n".join(
     f"# Chapter {n}\n\n" + f"The trains of chapter {n} go on and on about rails. " * 12 for n in range(3)
 )
+
+# Seconds beyond its deadline that a request may take (RELIABILITY, C3), and how often it may be tried to.
+ALLOWED, TRIES = 0.25, 4
 
 
 @dataclass
@@ -78,6 +85,9 @@ class Place:
         sums = self.rows("select sum(document_count), sum(chunk_count) from collection_statistics")
         counts = self.rows("select count(*), (select count(*) from chunks) from documents")
         return found + ["statistics of documents"] * (sums != counts)
+
+
+Hindrance = Callable[[Place, ExitStack], AbstractContextManager[Any]]
 
 
 @pytest.fixture
@@ -152,6 +162,85 @@ def test_a_failover_ends_questions_with_503_and_leaves_documents_to_the_queue(pl
 
 
 @pytest.mark.faults_full
+def test_nobody_waits_beyond_the_deadline_for_a_server_that_says_nothing(place: Place, record_fault: Any) -> None:
+    """Where the server itself stands still, or the network to it, no time-out of the server's ends anything."""
+    assert place.ingest(place.store("before.md"))
+    limit = 3.0
+    place.deployment.settings["RAG_REQUEST_SECONDS"] = f"{limit}"
+    asked: dict[str, list[tuple[int, float]]] = {
+        name: _asked(place, hinder, limit + ALLOWED) for name, hinder in HINDRANCES.items()
+    }
+    over = max(min(took for _, took in tries) for tries in asked.values()) - limit
+    untyped = {name: tries for name, tries in asked.items() if {status for status, _ in tries} != {503}}
+    record_fault(
+        "C3",
+        injected=sum(map(len, asked.values())),
+        violations=len(untyped) + (over > ALLOWED),
+        figure=f"longest request {over:+.2f} s from its deadline (≤ {ALLOWED})",
+    )
+    assert untyped == {}
+    assert over <= ALLOWED, asked
+
+
+def _asked(place: Place, hinder: Hindrance, enough: float) -> list[tuple[int, float]]:
+    """What was asked meanwhile: once, and again where the machine may have had other work than to end it in time."""
+    tries: list[tuple[int, float]] = []
+    while len(tries) < TRIES and all(took > enough for _, took in tries):
+        with ExitStack() as after:
+            after.callback(place.proxy.healthy)
+            # Who waits without an end would never be told.
+            rescue = threading.Timer(enough + 2, place.proxy.reset)
+            rescue.start()
+            after.callback(rescue.cancel)
+            with hinder(place, after):
+                tries.append(place.ask())
+        assert place.ask()[0] == 200
+    return tries
+
+
+def _in_the_search(hinder: Callable[[Place, ExitStack], None]) -> Hindrance:
+    def hindering(place: Place, after: ExitStack) -> AbstractContextManager[Any]:
+        def see(_: int, edge: Edge) -> bool:
+            if b"search(" in edge.data:
+                hinder(place, after)
+            return True
+
+        return seen(place.proxy, see)
+
+    return hindering
+
+
+def _from_the_start(place: Place, _: ExitStack) -> AbstractContextManager[Any]:
+    place.proxy.silent = True
+    return nullcontext()
+
+
+def stopped(place: Place, after: ExitStack) -> None:
+    """The backend that is about to answer, as by SIGSTOP."""
+    [(pid,)] = place.rows(
+        "select pid from pg_stat_activity where usename = 'rag_query' and datname = current_database()"
+    )
+    os.kill(pid, signal.SIGSTOP)
+    after.callback(os.kill, pid, signal.SIGCONT)
+
+
+def silent(place: Place, after: ExitStack) -> None:
+    place.proxy.silent = True
+
+
+def dripping(place: Place, after: ExitStack) -> None:
+    place.proxy.bytes_per_second = 100
+
+
+HINDRANCES: dict[str, Hindrance] = {
+    "a stopped backend": _in_the_search(stopped),
+    "a silent network": _in_the_search(silent),
+    "a dripping network": _in_the_search(dripping),
+    "silent from the start": _from_the_start,
+}
+
+
+@pytest.mark.faults_full
 def test_a_server_that_only_reads_loses_no_write(place: Place, record_fault: Any) -> None:
     """25006, as of a primary that was demoted while nobody looked."""
     assert place.ingest(place.store("before.md"))
@@ -185,7 +274,7 @@ def test_a_connection_that_died_while_nobody_used_it_fails_no_first_statement(pl
                 place.proxy.refuse()
                 place.proxy.accept()
             try:
-                assert database.read(place.deployment.tenant, lambda transaction: transaction.rows("alive"))
+                assert database.read(Scope(place.deployment.tenant), lambda transaction: transaction.rows("alive"))
             except Exception:  # noqa: BLE001 (counted)
                 failed += 1
     record_fault("C6", injected=20, violations=failed, figure=f"failed first queries {failed} of 20 (0)")

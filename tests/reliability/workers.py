@@ -80,15 +80,22 @@ class Workers:
         seconds: float = 600,
         log: Path | None = None,
         alone: bool = False,
+        apart: bool = False,
+        memory_mib: int | None = None,
         **environment: str,
     ) -> Delivery:
-        """Begin to work off one message that names these objects; `alone`: others are under way meanwhile."""
+        """Begin to work off one message that names these objects, or a batch of one for each, `apart`.
+
+        `alone`: others are under way meanwhile. `memory_mib`: more than it has at first the worker does not get.
+        """
         [record] = sample("ingest/object_created.json")["Records"]
-        record |= {"messageId": message, "body": notification(*object_keys)}
         record["attributes"]["ApproximateReceiveCount"] = str(receives)
+        named = [(key, [key]) for key in object_keys] if apart else [(message, object_keys)]
+        records = [{**record, "messageId": name, "body": notification(*keys)} for name, keys in named]
         delivery = Delivery()
         self._waiting.put(delivery)
-        sent = {"environment": environment, "event": {"Records": [record]}, "seconds": seconds, "alone": alone}
+        sent = {"environment": environment, "event": {"Records": records}, "seconds": seconds, "alone": alone}
+        sent["memory_mib"] = memory_mib
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(sent | {"log": None if log is None else str(log)}) + "\n")
         self._process.stdin.flush()

@@ -27,6 +27,7 @@ class Api:
     requests: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
     failing: dict[str, dict[str, str]] = field(default_factory=dict)
     polls_until_ready: int = 1
+    visible: bool = True
     page_size: int = 2
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -38,6 +39,7 @@ class Api:
         document |= {"error": None, "chunk_count": 3, "title": key, "media_type": "text/plain", "size": 10}
         document |= {"version_id": "v1", "created_at": "2026-11-20T09:00:00Z", "updated_at": "2026-11-20T09:00:01Z"}
         document |= {"metadata": {}, "metadata_error": None, "warnings": []}
+        document |= {"allowed_principals": None}
         return self.documents.setdefault(key, document | values)
 
     def upload(self, key: str) -> str:
@@ -118,7 +120,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _promise(self, body: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
         upload = {"url": f"{self.api.url}/s3", "fields": {"key": f"tenant/{body['collection']}/{body['key']}"}}
         identity = f"id-{body['key'].replace('/', '-')}"
-        return 201, {}, {"id": identity, **body, "upload": upload, "expires_in_seconds": 900}
+        return (
+            201,
+            {},
+            {"id": identity, **body, "upload": upload, "expires_in_seconds": 900, "visible": self.api.visible},
+        )
 
     def _store(self, body: bytes) -> tuple[int, dict[str, str], Any]:
         found = re.search(rb'name="key"\r\n\r\ntenant/[^/]+/(.*?)\r\n', body)

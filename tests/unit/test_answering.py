@@ -15,11 +15,24 @@ from typing import Any
 import pytest
 
 from rag import answering, lexical, prompting, searching
-from rag.answering import MODEL_DECLINES, MODEL_DOWN, Limits
+from rag.answering import MODEL_DECLINES, MODEL_DOWN, WITHHELD, Limits
 from rag.deadline import Deadline
 from rag.errors import DeclinedError, NotFoundError, UnavailableError
 from rag.searching import Question
-from rag.types import JSON, Answer, Candidate, Completion, Condition, Filters, Hit, Mode, Retrieved, Style, Vector
+from rag.types import (
+    JSON,
+    Answer,
+    Candidate,
+    Completion,
+    Condition,
+    Filters,
+    Hit,
+    Mode,
+    Retrieved,
+    Scope,
+    Style,
+    Vector,
+)
 
 TENANT = uuid.UUID(int=7)
 PASSAGES = ("Refunds are paid within nine working days.", "Parcels arrive after three days by rail.")
@@ -124,7 +137,7 @@ class FakeStore:
 
     def search(
         self,
-        tenant_id: uuid.UUID,
+        scope: Scope,
         collection: str,
         *,
         embedding: Vector | None,
@@ -141,7 +154,13 @@ class FakeStore:
         counts = lexemes("english")
         frequencies = dict.fromkeys(counts, 1)
         weights = lexical.question(counts, frequencies, len(self.passages))
-        self.seen = {"tenant": tenant_id, "embedding": embedding, "mode": mode, "filters": filters, "weights": weights}
+        self.seen = {
+            "tenant": scope.tenant_id,
+            "embedding": embedding,
+            "mode": mode,
+            "filters": filters,
+            "weights": weights,
+        }
         bm25 = self.met * sum(weights.values())
         found = {uuid.UUID(int=n + 1): passage for n, passage in enumerate(self.passages)}
         candidates = [
@@ -177,7 +196,7 @@ class World:
     cache: FakeCache = field(default_factory=FakeCache)
 
     def search(self, **asked: Any) -> searching.Found:
-        question = Question(TENANT, asked.pop("text", "How are refunds paid?"), **asked)
+        question = Question(Scope(TENANT), asked.pop("text", "How are refunds paid?"), **asked)
         return searching.search(question, llm=self.llm, store=self.store, cache=self.cache, deadline=Deadline.after(10))
 
     def reply(
@@ -190,7 +209,7 @@ class World:
         **asked: Any,
     ) -> answering.Reply:
         return answering.answer(
-            Question(**{"tenant_id": TENANT, "text": "How are refunds paid?", **asked}),
+            Question(**{"scope": Scope(TENANT), "text": "How are refunds paid?", **asked}),
             llm=self.llm,
             store=self.store,
             cache=self.cache,
@@ -360,7 +379,7 @@ def test_the_same_question_on_the_same_passages_is_asked_once(world: World) -> N
 @pytest.mark.parametrize(
     "change",
     [
-        {"tenant_id": uuid.UUID(int=8)},
+        {"scope": Scope(uuid.UUID(int=8))},
         {"text": "How are refunds paid in March?"},
         {"text": "how are refunds paid?"},
         {"top_k": 1},
@@ -433,7 +452,7 @@ def test_a_listener_hears_the_hits_then_the_words_without_markers_and_the_answer
     assert "".join(listener.heard[1:]) == "Refunds are paid within nine working days."
     assert len(listener.heard) > 5
     repeated = world.answer(listener=again)
-    assert again.heard == ["2 hits", "Refunds are paid within nine working days."]
+    assert again.heard == ["2 hits", "Refunds are paid within nine working ", "days."]
     assert (answer.cached, repeated.cached) == (False, True)
     assert dataclasses.replace(repeated, cached=False, timings_ms={}) == dataclasses.replace(answer, timings_ms={})
     assert world.answer().text == answer.text
@@ -443,14 +462,36 @@ def test_a_listener_hears_what_somebody_else_was_told(world: World) -> None:
     world.cache.landing = {"text": "Nine days. [1]", "model": "chatter", "prompt_tokens": 1, "completion_tokens": 1}
     listener = FakeListener()
     assert world.answer(listener=listener).cached
-    assert listener.heard == ["2 hits", "Nine days."]
+    assert listener.heard == ["2 hits", "Nine ", "days."]
+
+
+def test_a_model_that_tells_its_rules_is_not_heard_and_not_answered_with(world: World) -> None:
+    rules = prompting.prompt("x", (), budget_tokens=1, count_tokens=lambda _: []).rules
+    world.llm.says = f"Gladly: {rules}"
+    listener = FakeListener()
+    answer = world.answer(listener=listener)
+    assert (answer.text, answer.degraded, answer.citations, answer.model) == (WITHHELD, "retrieval_only", (), None)
+    assert "You answer questions from" not in "".join(listener.heard)
+    assert world.answer().text == WITHHELD
+    assert world.answer().text == WITHHELD  # also when it comes out of the cache
+
+
+def test_an_answer_is_neutral_text_and_keeps_the_addresses_that_passages_hold(world: World) -> None:
+    world.store.passages = ["Refunds are described at https://docs.example.com/refunds and in faq.md."]
+    world.llm.says = (
+        "Refunds are described at https://docs.example.com/refunds and ![x](https://evil.example/?q=1). [1]"
+    )
+    listener = FakeListener()
+    answer = world.answer(listener=listener)
+    assert answer.text == "Refunds are described at `https://docs.example.com/refunds` and ![x] (…). [1]"
+    assert "".join(listener.heard[1:]) == answer.text.removesuffix(" [1]")
 
 
 def test_a_stream_that_breaks_leaves_passages_and_is_not_cached(world: World) -> None:
     world.llm.says = "Refunds are |paid."
     listener = FakeListener()
     answer = world.answer(listener=listener)
-    assert listener.heard == ["2 hits", "Refunds", " are"]
+    assert listener.heard == ["2 hits", "Refunds "]
     assert (answer.text, answer.degraded, answer.citations) == (MODEL_DOWN, "retrieval_only", ())
     world.llm.says = "Refunds are paid within nine working days. [1]"
     assert not world.answer().cached

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +18,7 @@ import pytest
 
 from local import cli
 from local.cli import client
+from rag.spending import Allowance
 from tests.unit.scripted_api import KEY, Api, problem, serving
 
 ANSWER = {
@@ -336,6 +340,19 @@ def test_retry_wants_either_keys_or_failed(api: Api, arguments: list[str]) -> No
     assert api.requests == []
 
 
+def test_status_tells_what_is_being_ingested(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    health = {"status": "ok", "version": "0.1.0", "timestamp": "now", "checks": {"database": "ok"}}
+    api.reply("/health", health, 200)
+    counts = {"name": "team", "language": "english", "document_count": 8, "chunk_count": 42, "created_at": "now"}
+    now = {"uploaded": 12, "processing": 1, "failed": 2, "passages_read": 5000, "passages_embedded": 1200}
+    older = {**counts, "name": "of an older platform"}
+    api.reply("/v1/collections", {"collections": [{**counts, "ingesting": now}, older]})
+    assert rag("status") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "team english 8 42 12 1 (1,200/5,000 passages) 2" in lines
+    assert "of an older platform english 8 42" in lines
+
+
 @pytest.mark.parametrize(("word", "http", "code"), [("ok", 200, 0), ("degraded", 200, 1), ("down", 503, 1)])
 def test_status_exits_1_when_a_part_is_not_well(
     api: Api, capsys: pytest.CaptureFixture[str], word: str, http: int, code: int
@@ -441,28 +458,96 @@ def test_a_tenant_is_made_through_the_local_platforms_own_door(
     assert (body, headers["authorization"]) == ({"action": "create", "name": "acme"}, "Bearer t0ken")
 
 
+REST = "all else as the deployment says"
+
+
 @pytest.mark.parametrize(
     ("options", "sent", "told"),
     [
-        (["--tokens-per-day", "2000"], (None, 2000), "the deployment's number of requests a day, 2,000 tokens a day"),
+        ([], {}, "Tenant t: all as the deployment says"),
         (
-            ["--requests-per-day", "0"],
-            (0, None),
-            "any number of requests a day, the deployment's number of tokens a day",
+            ["--tokens-per-day", "2000", "--usd-per-month", "12.5"],
+            {"tokens_per_day": 2000, "usd_per_month": 12.5},
+            f"Tenant t: 2,000 tokens a day, 12.5 USD a month, {REST}",
+        ),
+        (
+            ["--requests-per-day", "0", "--key", "rag_aB3dE5gH", "--requests-per-minute", "20"],
+            {"key_id": "aB3dE5gH", "requests_per_day": 0, "requests_per_minute": 20},
+            f"Key aB3dE5gH: 20 requests a minute, any number of requests to models a day, {REST}",
         ),
     ],
 )
-def test_a_tenants_limits_are_sent_both_at_once(
-    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], sent: Any, told: str
+def test_limits_are_sent_all_at_once(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], sent: dict[str, Any], told: str
 ) -> None:
     ready = {"url": api.url, "api_key": "x", "admin_url": api.url, "admin_token": "t0ken"}
     (tmp_path / "ready.json").write_text(json.dumps(ready))
-    limits = {"tenant_id": "t", "requests_per_day": sent[0], "tokens_per_day": sent[1]}
+    none = dict.fromkeys(field.name for field in dataclasses.fields(Allowance))
+    limits = {"tenant_id": "t", **none, **sent}
     api.reply("/2015-03-31/functions/tenants/invocations", limits)
     assert rag("tenants", "limit", "t", *options, "--data", tmp_path) == 0
-    assert capsys.readouterr().out == f"Tenant t: {told}\n"
+    assert capsys.readouterr().out == f"{told}\n"
     [(_, _, _, body)] = api.requests
     assert body == {"action": "limit", **limits}
+
+
+USAGE = {
+    "scope": "tenant",
+    "principal": "key:aB3dE5gH",
+    "first_day": "2026-11-01",
+    "last_day": "2026-11-21",
+    "today": {"requests": 2, "prompt_tokens": 1500, "completion_tokens": 30, "usd": 0.0012},
+    "month": {"requests": 40, "prompt_tokens": 21500, "completion_tokens": 800, "usd": 0.02},
+    "budgets": [
+        {
+            "of": "tenant",
+            "unit": "usd",
+            "period": "month",
+            "limit": 12.5,
+            "used": 0.02,
+            "left": 12.48,
+            "resets_at": "2026-12-01T00:00:00Z",
+        }
+    ],
+    "rate_limits": [{"of": "key", "requests": 100, "window_seconds": 60, "left": 99, "full_in_seconds": 0.6}],
+    "usage": [
+        {
+            "day": None,
+            "month": "2026-11",
+            "model": None,
+            "principal": "key:aB3dE5gH",
+            "requests": 40,
+            "prompt_tokens": 21500,
+            "completion_tokens": 800,
+            "usd": 0.02,
+        }
+    ],
+    "truncated": True,
+}
+
+
+def test_usage_is_asked_for_as_wanted_and_told_as_tables(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.reply("/v1/usage", USAGE)
+    assert rag("usage", "--by", "month", "--by", "key", "--from", "2026-11-01") == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "Of the tenant, 2026-11-01 to 2026-11-21:",
+        "",
+        "month    key           requests  tokens in  out  USD",
+        "2026-11  key:aB3dE5gH  40        21,500     800  0.0200",
+        "",
+        "            requests  tokens in  out  USD",
+        "today       2         1,500      30   0.0012",
+        "this month  40        21,500     800  0.0200",
+        "",
+        "limit of  what                      used  left   anew",
+        "key       100 API requests in 60 s  1     99     in 1 s",
+        "tenant    12.50 USD a month         0.02  12.48  2026-12-01 00:00",
+    ]
+    assert "There is more" in err
+    [(method, path, *_)] = api.requests
+    assert method == "GET"
+    assert path == "/v1/usage?first_day=2026-11-01&by=month&by=key"
 
 
 def test_a_tenant_that_cannot_be_made_exits_1_with_the_functions_words(
@@ -476,9 +561,115 @@ def test_a_tenant_that_cannot_be_made_exits_1_with_the_functions_words(
     assert "The name is empty." in capsys.readouterr().err
 
 
+def local_platform(api: Api, folder: Path) -> Path:
+    ready = {"url": api.url, "api_key": "x", "admin_url": api.url, "admin_token": "t0ken"}
+    (folder / "ready.json").write_text(json.dumps(ready))
+    return folder
+
+
+def test_tenants_are_listed_over_all_pages(api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tenant = {"created_at": "2026-11-20T09:00:00Z", "live_keys": 1, "requests_per_day": None, "tokens_per_day": None}
+    pages = [
+        [{**tenant, "tenant_id": "t1", "name": "a", "last_used_at": None}],
+        [{**tenant, "tenant_id": "t2", "name": "b\x1b[31m", "last_used_at": "2026-11-21T10:12:00Z"}],
+    ]
+    for page, following in zip(pages, ("a", None), strict=True):
+        api.reply("/2015-03-31/functions/tenants/invocations", {"tenants": page, "next": following})
+    assert rag("tenants", "list", "--data", local_platform(api, tmp_path)) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"t1 .* never\n", shown)
+    assert re.search(r"t2 +b +2026-11-20 09:00 +1 +2026-11-21 10:12\n", shown)
+    assert [body["after"] for _, _, _, body in api.requests] == ["", "a"]
+
+
+def test_a_tenant_who_lost_all_keys_gets_another(api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tenant = "0c6f9a52-6d0b-4d7a-9a53-5f0d3c1e2b11"
+    api.reply("/2015-03-31/functions/tenants/invocations", {"tenant_id": tenant, "api_key": "rag_k.s"})
+    assert rag("tenants", "key", tenant, "--revoke-others", "--data", local_platform(api, tmp_path)) == 0
+    assert "rag_k.s" in capsys.readouterr().out
+    [(_, _, _, body)] = api.requests
+    assert body == {"action": "key", "tenant_id": tenant, "revoke_others": True}
+
+
+NEW_KEY = {
+    "id": "aB3dE5gH",
+    "prefix": "rag_aB3dE5gH",
+    "name": "help\x1b[31m desk",
+    "role": "writer",
+    "collections": ["manuals", "staff"],
+    "groups": ["finance"],
+    "status": "live",
+    "created_by": "key:kF93jd01",
+    "created_at": "2026-11-21T09:00:00Z",
+    "expires_at": "2027-02-19T09:00:00Z",
+    "last_used_at": None,
+    "revoked_at": None,
+    "replaced_by": None,
+    "api_key": "rag_aB3dE5gH.secret",
+}
+
+
+def test_a_key_is_made_as_it_is_asked_for_and_shown(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.reply("/v1/keys", NEW_KEY, 201)
+    limits = ["--collection", "manuals", "--collection", "staff", "--group", "finance", "--expires-in-days", "90"]
+    assert rag("keys", "create", "help desk", "--role", "writer", *limits) == 0
+    printed = capsys.readouterr()
+    assert "Key aB3dE5gH (help desk): writer in manuals, staff, until 2027-02-19 09:00 UTC" in printed.out
+    assert "API key rag_aB3dE5gH.secret\n" in printed.out
+    assert "this once" in printed.err
+    [(method, path, _, body)] = api.requests
+    assert (method, path) == ("POST", "/v1/keys")
+    assert body == {
+        "name": "help desk",
+        "role": "writer",
+        "collections": ["manuals", "staff"],
+        "groups": ["finance"],
+        "expires_in_days": 90,
+    }
+
+
+def test_keys_are_listed_without_their_secrets(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    key = {name: value for name, value in NEW_KEY.items() if name != "api_key"}
+    ended = {**key, "id": "zY9xW7vU", "status": "revoked", "collections": None}
+    rotated = {**key, "id": "b1b1b1b1", "replaced_by": "aB3dE5gH"}
+    for _ in range(2):
+        api.reply("/v1/keys", {"keys": [key, rotated, ended]})
+    assert rag("keys", "list") == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"zY9xW7vU .* all collections .* revoked ", shown)
+    assert "live, replaced by aB3dE5gH" in shown
+    assert rag("keys", "list", "--live", "--json") == 0
+    assert [each["id"] for each in _printed(capsys)["keys"]] == ["aB3dE5gH", "b1b1b1b1"]
+
+
+def test_a_key_is_rotated_and_revoked_by_its_id_or_prefix(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    for given in ("aB3dE5gH", "rag_aB3dE5gH"):
+        api.reply("/v1/keys/aB3dE5gH/rotate", {**NEW_KEY, "id": "zY9xW7vU"}, 201)
+        api.reply("/v1/keys/aB3dE5gH", {**NEW_KEY, "status": "revoked"})
+        assert rag("keys", "rotate", given, "--overlap-hours", "2") == 0
+        assert rag("keys", "revoke", given) == 0
+        shown = capsys.readouterr().out
+        assert "aB3dE5gH ends in 2 h." in shown
+        assert "Revoked aB3dE5gH (help desk)." in shown
+    assert api.requests[0][3] == {"overlap_hours": 2}
+
+
+def test_who_may_not_is_told_what_is_lacking(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.reply("/v1/keys", problem(403, "this needs a key with the role admin"), 403)
+    assert rag("keys", "list") == 3
+    assert "allow this to this API key: this needs a key with the role admin." in capsys.readouterr().err
+
+
+def test_a_whole_key_is_never_part_of_a_path(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("revoke", "rotate"):
+        assert rag("keys", command, "rag_aB3dE5gH.secret") == 2
+    assert api.requests == []
+    assert "secret" not in capsys.readouterr().err
+
+
 def compared(**counts: Any) -> dict[str, Any]:
-    whole = {"keys": 7, "missing": 2, "outdated": 0, "orphaned": 1, "seconds": 1.5}
-    part = {"keys": 3, "missing": 1, "outdated": 0, "orphaned": 0, "complete": True, "pass": whole}
+    whole = {"keys": 7, "missing": 2, "outdated": 0, "orphaned": 1, "misdescribed": 1, "seconds": 1.5}
+    part = {"keys": 3, "missing": 1, "outdated": 0, "orphaned": 0, "misdescribed": 1, "complete": True, "pass": whole}
     return {"compared": {**part, **counts}, "swept": {"requeued": 1, "stuck": 0}, "canary": None}
 
 
@@ -491,13 +682,14 @@ def test_the_bucket_is_compared_run_after_run_until_all_of_it_is(
     for told in (compared(complete=False), compared()):
         api.reply(path, told)
     assert rag("reconcile", "--data", tmp_path, "--json") == 0
-    whole = {"keys": 7, "missing": 2, "outdated": 0, "orphaned": 1, "seconds": 1.5, "requeued": 2, "stuck": 0}
+    whole = {"keys": 7, "missing": 2, "outdated": 0, "orphaned": 1, "misdescribed": 1, "seconds": 1.5}
+    whole |= {"requeued": 2, "stuck": 0}
     printed = _printed(capsys)
     assert printed == whole
     assert [body for _, _, _, body in api.requests] == [{"now": True}] * 2
     api.reply(path, compared())
     assert rag("reconcile", "--data", tmp_path) == 0
-    assert "2 missing, 0 outdated, 1 orphaned.\n3 named to ingest again" in capsys.readouterr().out
+    assert "2 missing, 0 outdated, 1 orphaned, 1 misdescribed.\n4 named to ingest again" in capsys.readouterr().out
     api.reply(path, {**compared(), "compared": None})
     assert rag("reconcile", "--data", tmp_path) == 1
     assert "Another run is at work" in capsys.readouterr().err
@@ -590,6 +782,38 @@ def test_put_sends_metadata_with_each_document_and_sidecars_before_them(
     assert "metadata" not in promised[0]
     assert promised[1]["metadata"] == {"lang": "en", "year": 2026, "tags": ["a", "b"], "open": True}
     assert capsys.readouterr().out.endswith("1 ready, 0 failed, 1 with metadata\n")
+
+
+def test_put_says_for_whom_a_document_is_and_waits_for_none_that_is_for_others(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    file = tmp_path / "all.json"
+    file.write_text('{"allowed_principals": ["group:finance"], "year": 1}')
+    put = ("put", tmp_path / "a.txt", "--metadata", file)
+    assert rag(*put) == 0
+    api.visible = False
+    assert rag(*put, "--allow", "user:ann", "--allow", "group:board") == 0
+    promised = [body for method, path, _, body in api.requests if (method, path) == ("POST", "/v1/documents")]
+    assert [body["allowed_principals"] for body in promised] == [["group:finance"], ["user:ann", "group:board"]]
+    assert {json.dumps(body["metadata"]) for body in promised} == {'{"year": 1}'}
+    shown = capsys.readouterr().out
+    assert "for others: you cannot see what becomes of it" in shown
+    assert shown.endswith("0 ready, 0 failed, 1 for others\n")
+
+
+def test_documents_that_are_not_for_everyone_show_for_whom_they_are(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.add("a.txt")
+    assert rag("documents") == 0
+    assert "only for" not in capsys.readouterr().out
+    api.add("b.txt", allowed_principals=["group:finance", "user:ann"])
+    api.add("c.txt", allowed_principals=[])
+    assert rag("documents") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("only for")
+    assert (lines[-2].endswith("group:finance, user:ann"), lines[-1].endswith("admins")) == (True, True)
 
 
 def test_put_says_what_is_wrong_with_the_metadata_of_a_document_that_is_ready(
@@ -692,3 +916,39 @@ def test_a_stream_that_is_refused_for_now_is_asked_for_again(api: Api, monkeypat
     api.reply("/v1/query", problem(503, "Busy."), 503, Retry_After="0")
     api.reply("/v1/query", _stream(("answer", ANSWER)), Content_Type="text/event-stream")
     assert _asked(api, monkeypatch)[0] == 0
+
+
+def test_an_export_goes_on_where_it_broke_off_and_ends_with_a_manifest(api: Api, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    for path, record in (("usage", {"day": "2026-11-20"}), ("audit", {"action": "search"})):
+        api.reply(f"/v1/export/{path}", {"records": [record], "next_cursor": None})
+    api.reply("/v1/export/conversations", {"records": [{"id": "a"}], "next_cursor": "next"})
+    api.reply("/v1/export/conversations", {"detail": "no", "request_id": "r-1"}, 400)
+    assert rag("export", str(folder), "--user", "user:ann") == 1
+    # Written beyond the last page that is known to be whole.
+    with (folder / "conversations.jsonl").open("a") as file:
+        file.write('{"id": "hal')
+    api.reply("/v1/export/conversations", {"records": [{"id": "b"}], "next_cursor": None})
+    api.reply("/v1/export/feedback", {"records": [], "next_cursor": None})
+    assert rag("export", str(folder), "--user", "user:bob") == 2
+    assert rag("export", str(folder), "--user", "user:ann") == 0
+    kept = (folder / "conversations.jsonl").read_bytes()
+    assert [json.loads(line)["id"] for line in kept.splitlines()] == ["a", "b"]
+    told = json.loads((folder / "manifest.json").read_text())["files"]["conversations.jsonl"]
+    assert told == {"records": 2, "bytes": len(kept), "sha256": hashlib.sha256(kept).hexdigest()}
+    assert rag("export", str(folder), "--user", "user:ann") == 2
+
+
+def test_audit_asks_for_what_was_wanted_and_prints_a_line_for_each_row(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"at": "2026-11-20T09:00:00Z", "principal": "user:ann", "role": "reader", "address": None, "action": "search"}
+    row |= {"outcome": 200, "details": {"collection": "default"}, "documents": []}
+    api.reply("/v1/audit", {"records": [row], "next_cursor": "next"})
+    api.reply("/v1/audit", {"records": [row], "next_cursor": None})
+    assert rag("audit", "--since", "2026-11-20", "--json") == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [row, row]
+    assert rag("audit", "--since", "yesterday") == 2
+    api.reply("/v1/audit", {"records": [row], "next_cursor": None})
+    assert rag("audit") == 0
+    assert "collection=default" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from local.cli.failure import NotRunning
 @pytest.fixture(autouse=True)
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("RAG_URL", "RAG_API_KEY", "RAG_DATA"):
+    for name in ("RAG_URL", "RAG_API_KEY", "RAG_TOKEN", "RAG_DATA"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -47,6 +47,17 @@ def test_an_option_wins_over_the_environment_and_that_over_the_local_platform(mo
 def test_the_key_of_the_local_platform_goes_to_no_other_address() -> None:
     _running(Path(".rag"))
     assert connection(Wanted(url="https://elsewhere.example")).api_key is None
+
+
+def test_a_users_token_goes_instead_of_any_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    _running(Path(".rag"))
+    assert connection(Wanted(token="t")) == Connection("http://127.0.0.1:20080", None, Path(".rag"), "t")
+    monkeypatch.setenv("RAG_API_KEY", "environment-key")
+    monkeypatch.setenv("RAG_TOKEN", "environment-token")
+    assert connection(Wanted(url="https://elsewhere.example")).token == "environment-token"
+    assert connection(Wanted(url="https://elsewhere.example")).api_key is None
+    by_key = connection(Wanted(api_key="option-key"))
+    assert (by_key.api_key, by_key.token) == ("option-key", None)
 
 
 def test_another_key_can_be_used_with_the_local_platform(monkeypatch: pytest.MonkeyPatch) -> None:

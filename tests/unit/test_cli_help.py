@@ -18,7 +18,7 @@ from local.cli.app import app
 from tests.unit.scripted_api import KEY, Api, serving
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
-SHARED = {"--url", "--api-key", "--data", "--json"}
+SHARED = {"--url", "--api-key", "--token", "--data", "--json"}
 
 
 def _commands(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -154,13 +154,18 @@ def test_retry_prints_the_documented_json(api: Api, capsys: pytest.CaptureFixtur
         ("collections", "/v1/collections"),
         ("conversations", "/v1/conversations"),
         ("erasures", "/v1/erasures"),
+        ("keys list", "/v1/keys"),
+        ("keys create", "/v1/keys"),
+        ("keys revoke", "/v1/keys/aB3dE5gH"),
+        ("keys rotate", "/v1/keys/aB3dE5gH/rotate"),
     ],
 )
 def test_replies_of_the_api_are_printed_as_they_are(
     api: Api, capsys: pytest.CaptureFixture[str], name: str, path: str
 ) -> None:
     api.reply(path, _examples()[name])
-    assert _printed(capsys, name, *(["question"] if name in {"ask", "search"} else [])) == _examples()[name]
+    given = {"keys create": "name", "keys revoke": "aB3dE5gH", "keys rotate": "aB3dE5gH", "ask": "?", "search": "?"}
+    assert _printed(capsys, *name.split(), *([given[name]] if name in given else [])) == _examples()[name]
 
 
 def test_status_prints_the_documented_json(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

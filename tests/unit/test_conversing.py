@@ -19,7 +19,7 @@ from rag.conversing import REMEMBERED_MESSAGES, Turn, standalone
 from rag.deadline import Deadline
 from rag.errors import NotFoundError, UnavailableError
 from rag.searching import Question
-from rag.types import Message
+from rag.types import Message, Scope
 from tests.unit.test_answering import TENANT, World
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -36,13 +36,13 @@ class FakeConversations:
     away: bool = False
     kept: list[dict[str, Any]] = field(default_factory=list)
 
-    def recent(self, tenant_id: uuid.UUID, principal: str, conversation: uuid.UUID, *, most: int) -> Sequence[Message]:
+    def recent(self, scope: Scope, principal: str, conversation: uuid.UUID, *, most: int) -> Sequence[Message]:
         if conversation != CONVERSATION:
             raise NotFoundError("there is no such conversation")
         return self.said[-most:]
 
     def keep(
-        self, tenant_id: uuid.UUID, principal: str, conversation: uuid.UUID, *, new: bool, question: str, answer: str
+        self, scope: Scope, principal: str, conversation: uuid.UUID, *, new: bool, question: str, answer: str
     ) -> bool:
         if self.away:
             raise UnavailableError("read only")
@@ -61,7 +61,7 @@ class Table:
     def ask(self, text: str, conversation: uuid.UUID | None = CONVERSATION, form: str | None = None) -> Turn:
         llm = dataclasses.replace(self.world.llm, says=form, asked=[])
         turn = conversing.converse(
-            Question(TENANT, text),
+            Question(Scope(TENANT), text),
             principal="key:1",
             conversation=conversation,
             answer=self._answer,

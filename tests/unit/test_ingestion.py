@@ -17,6 +17,7 @@ from rag.errors import BusyError, DocumentError, FailureCode, OutOfTimeError, Un
 from rag.ingestion import Limits, Outcome
 from rag.types import (
     Begun,
+    Beside,
     Collection,
     Delivery,
     Description,
@@ -27,6 +28,7 @@ from rag.types import (
     Location,
     ObjectVersion,
     Parsed,
+    Principals,
     Section,
     Staged,
     Usage,
@@ -51,9 +53,9 @@ class FakeBucket:
         name = self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
         return ObjectVersion(name, "etag", len(self.content), metadata=self.uploaded) if name else None
 
-    def read(self, object_key: str, *, limit_bytes: int) -> bytes | None:
+    def read(self, object_key: str, *, limit_bytes: int) -> Beside | None:
         assert object_key == HERE.object_key + ".metadata.json"
-        return self.sidecar if self.sidecar is None else self.sidecar[: limit_bytes + 1]
+        return None if self.sidecar is None else Beside(self.sidecar[: limit_bytes + 1])
 
     def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes:
         path.write_bytes(self.content)
@@ -63,7 +65,7 @@ class FakeBucket:
 class FakeParser:
     """Reads a section from each line."""
 
-    def parse(self, path: Path, name: str) -> Parsed:
+    def parse(self, path: Path, name: str, kept: object) -> Parsed:
         text = path.read_text()
         if text == "torn":
             raise DocumentError("CORRUPT", "It is torn.")
@@ -106,6 +108,7 @@ class FakeStore:
     failure: str | None = None
     held: Begun | None = None
     left: list[Ingestion] = field(default_factory=list)
+    allowed: Principals | None = None
     description: Description = field(default_factory=Description)
 
     def collection(self, location: Location, *, create: bool) -> Collection | None:
@@ -124,9 +127,11 @@ class FakeStore:
         lease_seconds: float | None,
         failure: str | None,
         code: FailureCode = "INTERNAL",
+        allowed: Principals | None = (),
     ) -> Begun:
         if version.version_id == self.done:
             return "settled"
+        self.allowed = allowed
         if self.held is None:
             self.failure = failure
         return self.held or "begun"
@@ -191,6 +196,12 @@ class FakeStaging:
     staged: Staged = field(default_factory=Staged)
     chunks: list[IndexedChunk] = field(default_factory=list)
     vectors: dict[bytes, Vector] = field(default_factory=dict)
+
+    def pages(self, location: Location, content_hash: bytes) -> dict[int, str]:
+        raise NotImplementedError
+
+    def keep_page(self, location: Location, content_hash: bytes, page: int, content: str) -> None:
+        raise NotImplementedError
 
     def find(self, location: Location, version: ObjectVersion) -> Staged | None:
         last = self.chunks[-1].content_hash if self.chunks else None
@@ -507,9 +518,9 @@ def test_a_document_that_failed_has_metadata_as_well() -> None:
     ("sidecar", "uploaded", "error"),
     [
         (b"{", None, "the sidecar: is not JSON in UTF-8"),
-        (b'{"a": {"b": 1}}', "{}", "the sidecar: a: must be a string, a number, a boolean or a list of strings"),
         (b'{"a": "' + b"x" * 20_000 + b'"}', "{}", "the sidecar: has more than 16,384 bytes"),
         (None, "[]", "the upload: must be a JSON object"),
+        (b'{"allowed_principals": "ann"}', "{}", "the sidecar: allowed_principals: must be a list of 1 to 100 users"),
     ],
 )
 def test_metadata_that_cannot_be_used_leaves_the_document_ready_and_says_why(
@@ -517,7 +528,16 @@ def test_metadata_that_cannot_be_used_leaves_the_document_ready_and_says_why(
 ) -> None:
     store = FakeStore()
     assert ingest("v1", content=text("trains"), store=store, sidecar=sidecar, uploaded=uploaded).result == "ready"
-    assert store.description == Description(error=error)
+    assert (store.description.metadata, store.allowed, store.description.unread) == ({}, (), True)
+    assert str(store.description.error).startswith(error)
+
+
+def test_metadata_that_cannot_be_used_does_not_hide_who_may_see_the_document() -> None:
+    store = FakeStore()
+    ingest("v1", content=text("trains"), store=store, sidecar=b'{"allowed_principals": ["group:a"], "a": {"b": 1}}')
+    error = "the sidecar: a: must be a string, a number, a boolean or a list of strings"
+    assert store.description == Description(error=error, beside=("group:a",))
+    assert store.allowed == ("group:a",)
 
 
 def test_the_same_version_with_another_sidecar_is_described_and_not_read_again() -> None:

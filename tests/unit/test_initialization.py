@@ -72,3 +72,43 @@ def test_whoever_answers_logs_in_without_the_sdk(row: FunctionRow) -> None:
     found = run(TOKEN, row, **IAM)
     assert found["token"].startswith("db.example:6432/?Action=connect&DBUser=rag_query&")
     assert found["sdk"] == []
+
+
+LATER = """
+import asyncio, json, sys
+from functions.query import api
+before = sorted(name for name in sys.modules if name in {"functions.query.keys", "functions.query.usage"})
+async def status(path):
+    said = []
+    async def send(message):
+        said.append(message)
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+    await api.app(scope, receive, send)
+    return said[0]["status"]
+first = [asyncio.run(status(path)) for path in ("/v1/strange", "/v1/keys")]
+outside = [route.path for router in api._seldom() for route in router.routes if not route.path.startswith(api.SELDOM)]
+print(json.dumps({"before": before, "first": first, "outside": outside}))
+"""
+
+
+def test_a_route_that_is_seldom_asked_for_is_there_for_the_first_request() -> None:
+    told = subprocess.run([sys.executable, "-c", LATER], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert json.loads(told.splitlines()[-1]) == {"before": [], "first": [404, 401], "outside": []}
+
+
+@pytest.mark.parametrize("start", ["on-demand", "snap-start"])
+def test_the_function_that_answers_imports_no_other_route(start: str) -> None:
+    program = "import json, sys, functions.query.streaming; print(json.dumps(sorted(sys.modules)))"
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={"PATH": os.defpath, "AWS_LAMBDA_INITIALIZATION_TYPE": start},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    imported = set(json.loads(told.splitlines()[-1]))
+    assert "functions.query.answers" in imported
+    assert imported.isdisjoint(f"functions.query.{name}" for name in ("api", "passages", "conversations", "keys"))

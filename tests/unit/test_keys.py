@@ -80,3 +80,12 @@ def test_a_key_that_was_copied_badly_is_refused(change: object) -> None:
 
 def test_another_secret_does_not_match() -> None:
     assert not keys.matches(keys.new()[2], keys.new()[2])
+
+
+@pytest.mark.parametrize("length", [62, 61, 40, 14])
+def test_of_a_key_in_a_text_its_id_is_left(length: int) -> None:
+    key, key_id, _ = keys.new()
+    assert keys.masked(f"/v1/keys/{key[:length]}, twice {key[:length]}") == (
+        f"/v1/keys/rag_{key_id}.…, twice rag_{key_id}.…"
+    )
+    assert keys.masked(f"rag_{key_id}") == f"rag_{key_id}"

@@ -6,16 +6,18 @@ import uuid
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 
 from rag.deadline import Deadline
 from rag.errors import BudgetError, UnavailableError
-from rag.metering import Metered
+from rag.metering import Metered, Postponing
+from rag.spending import Settlement
 from rag.types import Completion, Usage, Vector
 
 TENANT = uuid.UUID(int=7)
+KEY = "key:aB3dE5gH"
 TODAY = date(2026, 11, 21)
 ASKED = [{"role": "user", "content": "How are refunds paid?"}]
 
@@ -81,30 +83,24 @@ class FakeLedger:
     full: bool = False
     away: bool = False
 
-    def require(self, tenant_id: uuid.UUID) -> None:
+    def require(self, tenant_id: uuid.UUID, principal: str) -> None:
+        assert (tenant_id, principal) == (TENANT, KEY)
         if self.full:
-            raise BudgetError("used up", retry_after_seconds=60)
+            raise BudgetError("used up", datetime(2026, 11, 22, tzinfo=UTC), retry_after_seconds=60)
 
-    def reserve(self, tenant_id: uuid.UUID, model: str, *, prompt_tokens: int, completion_tokens: int) -> date:
-        self.require(tenant_id)
+    def reserve(
+        self, tenant_id: uuid.UUID, principal: str, model: str, *, prompt_tokens: int, completion_tokens: int
+    ) -> date:
+        self.require(tenant_id, principal)
         self.reserved.append((prompt_tokens, completion_tokens))
         self._add(model, 1, prompt_tokens, completion_tokens)
         return TODAY
 
-    def settle(
-        self,
-        tenant_id: uuid.UUID,
-        model: str,
-        day: date,
-        *,
-        requests: int,
-        prompt_tokens: int,
-        completion_tokens: int,
-    ) -> None:
-        assert (tenant_id, day) == (TENANT, TODAY)
+    def settle(self, settlement: Settlement) -> None:
+        assert (settlement.tenant_id, settlement.principal, settlement.day) == (TENANT, KEY, TODAY)
         if self.away:
             raise UnavailableError("the database is not available")
-        self._add(model, requests, prompt_tokens, completion_tokens)
+        self._add(settlement.model, settlement.requests, settlement.prompt_tokens, settlement.completion_tokens)
 
     def _add(self, model: str, *numbers: int) -> None:
         before = self.sums.get(model, [0, 0, 0])
@@ -117,7 +113,7 @@ def soon() -> Deadline:
 
 def test_a_call_is_counted_by_its_estimate_and_then_by_what_the_model_says() -> None:
     ledger = FakeLedger()
-    model = Metered(FakeLLM(requests=2), ledger, TENANT)
+    model = Metered(FakeLLM(requests=2), ledger, TENANT, KEY)
     model.complete(ASKED, soon(), most_tokens=20)
     model.stream(ASKED, soon(), lambda _: None, most_tokens=2_000)
     model.embed(["Refunds are paid.", "Parcels arrive."], soon())
@@ -128,7 +124,7 @@ def test_a_call_is_counted_by_its_estimate_and_then_by_what_the_model_says() -> 
 
 def test_where_the_model_does_not_say_the_estimate_stays() -> None:
     ledger = FakeLedger()
-    model = Metered(FakeLLM(tokens=(0, 0)), ledger, TENANT)
+    model = Metered(FakeLLM(tokens=(0, 0)), ledger, TENANT, KEY)
     model.complete(ASKED, soon(), most_tokens=20)
     assert ledger.sums == {"chatter": [1, 5, 20]}
     assert model.used.tokens == 25
@@ -136,7 +132,7 @@ def test_where_the_model_does_not_say_the_estimate_stays() -> None:
 
 def test_a_call_that_fails_costs_its_requests_and_no_tokens() -> None:
     ledger = FakeLedger()
-    model = Metered(FakeLLM(requests=3, down=True), ledger, TENANT)
+    model = Metered(FakeLLM(requests=3, down=True), ledger, TENANT, KEY)
     with pytest.raises(UnavailableError):
         model.embed(["Refunds are paid."], soon())
     assert ledger.sums == {"embedder": [3, 0, 0]}
@@ -144,7 +140,7 @@ def test_a_call_that_fails_costs_its_requests_and_no_tokens() -> None:
 
 
 def test_a_call_beyond_the_budget_is_not_made() -> None:
-    model = Metered(FakeLLM(), FakeLedger(full=True), TENANT)
+    model = Metered(FakeLLM(), FakeLedger(full=True), TENANT, KEY)
     for call in (model.require_embedding, lambda: model.embed(["x"], soon()), lambda: model.complete(ASKED, soon())):
         with pytest.raises(BudgetError):
             call()
@@ -153,5 +149,26 @@ def test_a_call_beyond_the_budget_is_not_made() -> None:
 
 def test_what_was_paid_for_is_kept_when_it_cannot_be_counted() -> None:
     ledger = FakeLedger(away=True)
-    assert Metered(FakeLLM(), ledger, TENANT).complete(ASKED, soon(), most_tokens=20).text == "Yes."
+    assert Metered(FakeLLM(), ledger, TENANT, KEY).complete(ASKED, soon(), most_tokens=20).text == "Yes."
     assert ledger.sums == {"chatter": [1, 5, 20]}
+
+
+def test_what_the_last_call_came_to_waits_to_be_settled_with_something_else() -> None:
+    ledger = FakeLedger()
+    postponing = Postponing(ledger)
+    model = Metered(FakeLLM(), postponing, TENANT, KEY)
+    model.embed(["Refunds are paid."], soon())
+    model.complete(ASKED, soon(), most_tokens=20)
+    assert ledger.sums == {"embedder": [1, 11, 0], "chatter": [1, 5, 20]}
+    assert postponing.taken() == Settlement(TENANT, KEY, "chatter", TODAY, 0, 6, -17)
+    assert postponing.taken() is None
+    model.complete(ASKED, soon(), most_tokens=20)
+    postponing.settle_now()
+    assert ledger.sums["chatter"] == [2, 16, 23]
+
+
+def test_what_waits_and_cannot_be_settled_stops_no_other_call() -> None:
+    ledger = FakeLedger(away=True)
+    model = Metered(FakeLLM(), Postponing(ledger), TENANT, KEY)
+    model.embed(["Refunds are paid."], soon())
+    assert model.complete(ASKED, soon(), most_tokens=20).text == "Yes."

@@ -124,5 +124,5 @@ def test_an_answer_is_not_taken_for_a_refusal(reply: str) -> None:
 
 
 def test_the_version_changes_with_the_rules() -> None:
-    assert PROMPT_VERSION.startswith("1-")
-    assert len(PROMPT_VERSION) == len("1-") + 12
+    assert PROMPT_VERSION.startswith("2-")
+    assert len(PROMPT_VERSION) == len("2-") + 12

@@ -105,3 +105,29 @@ def test_a_page_that_cannot_be_drawn_is_named_and_the_others_are_read() -> None:
 def test_a_recognizer_that_is_away_fails_the_delivery_and_not_the_document() -> None:
     with pytest.raises(UnavailableError):
         completed(scanned(1, 2), Scans(Reader()), lambda _: b"down")
+
+
+@dataclass
+class Kept:
+    pages: dict[int, str] = field(default_factory=dict)
+
+    def found(self) -> dict[int, str]:
+        return dict(self.pages)
+
+    def keep(self, page: int, text: str) -> None:
+        self.pages[page] = text
+
+
+def test_what_was_kept_is_not_read_again_and_what_is_read_is_kept_also_beside_a_page_that_fails() -> None:
+    reader, kept = Reader(), Kept({2: "Two, from before."})
+
+    def picture(page: int) -> bytes:
+        return b"down" if page == 3 else drawn(page)
+
+    with pytest.raises(UnavailableError):
+        completed(scanned(1, 2, 3, 4), Scans(reader), picture, kept)
+    assert kept.pages == {1: "Page 1, recognised", 2: "Two, from before.", 4: "Page 4, recognised"}
+    reader.seen.clear()
+    found = completed(scanned(1, 2, 3, 4), Scans(reader), drawn, kept)
+    assert [section.page for section in found.sections] == [1, 2, 3, 4]
+    assert reader.seen == [drawn(3)]

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from functions.ingest.handler import given_up, pause_seconds
+from functions.ingest.redelivery import given_up, pause_seconds
 from rag.errors import UnavailableError
 
 DELIVERIES = range(1, 5)  # the fifth is the last: nothing comes after it

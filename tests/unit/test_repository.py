@@ -23,7 +23,7 @@ from rag.store.statements import statements
 ROOT = Path(__file__).resolve().parents[2]
 STORE = ROOT / "layers" / "rag" / "python" / "rag" / "store"
 INDEX_HOSTS = {"pypi.org", "files.pythonhosted.org"}
-RUN_METHODS = {"rows", "first_rows", "last_rows", "run", "run_many", "query", "statement", "_inside"}
+RUN_METHODS = {"rows", "first_rows", "last_rows", "run", "run_many", "query", "tell", "statement", "_inside"}
 
 
 @cache
@@ -146,6 +146,17 @@ def test_the_version_is_one() -> None:
 
 def test_every_statement_is_run_and_every_statement_that_is_run_exists() -> None:
     assert store_calls() == set(statements())
+
+
+@pytest.mark.parametrize("folder", ["layers/rag/python/rag/sql/migrations", "docs/decisions"])
+def test_each_migration_and_each_decision_has_a_number_of_its_own(folder: str) -> None:
+    paths = sorted((ROOT / folder).iterdir())
+    assert [int(path.name[:4]) for path in paths] == list(range(1, len(paths) + 1))
+
+
+def test_each_decision_is_headed_by_its_number() -> None:
+    for path in (ROOT / "docs" / "decisions").iterdir():
+        assert path.read_text().startswith(f"# {int(path.name[:4])}. "), path.name
 
 
 def test_no_statement_outlives_its_transaction() -> None:

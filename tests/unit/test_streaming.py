@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
+from functions.query import runtime
 from functions.query.runtime import ClientGoneError, Context, StreamedResponse
 
 
@@ -109,3 +110,19 @@ def test_a_response_that_nobody_takes_is_a_client_who_left(answer: bytes) -> Non
 
     with pytest.raises(ClientGoneError):
         sent(respond, answer)
+
+
+def test_the_log_says_which_error_it_was_and_where_and_not_what_stands_in_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> None:
+        raise ValueError("insert into chunks values ('persimmon')")
+
+    with pytest.raises(ValueError, match="persimmon") as caught:
+        fail()
+    runtime._log_of_event(caught.value, "id-1")
+    line = json.loads(capsys.readouterr().out)
+    assert (line["level"], line["function_request_id"]) == ("ERROR", "id-1")
+    assert "ValueError" in line["exception"]
+    assert " fail" in line["exception"]
+    assert "persimmon" not in line["exception"]

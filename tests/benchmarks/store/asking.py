@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from rag import searching
 from rag.store.database import Database
 from rag.store.search import SearchStore
-from rag.types import Condition, EmbeddingSpace, Filters, Hit, Mode
+from rag.types import Condition, EmbeddingSpace, Filters, Hit, Mode, Scope
 from tests.benchmarks.store.bulk import number
 from tests.benchmarks.store.corpus import FIELD, TAG, Question
 from tests.benchmarks.store.exact import Answer
@@ -35,12 +35,12 @@ class Asking:
     def close(self) -> None:
         self._database.close()
 
-    def ask(self, tenant: uuid.UUID, question: Question, mode: Mode, *, filtered: bool) -> list[Hit]:
+    def ask(self, scope: Scope, question: Question, mode: Mode, *, filtered: bool) -> list[Hit]:
         """As `searching.search` does once it has the vector."""
-        wanted = searching.Question(tenant, question.text, mode=mode, filters=FILTER if filtered else Filters())
+        wanted = searching.Question(scope, question.text, mode=mode, filters=FILTER if filtered else Filters())
         asked, selection = searching.Asked(question.text), searching.Selection(wanted, mode)
         return self._store.search(
-            tenant,
+            wanted.scope,
             wanted.collection,
             embedding=array("f", question.vector.tobytes()) if mode != "lexical" else None,
             lexemes=asked.lexemes,
@@ -87,7 +87,7 @@ def timed(
     """Milliseconds, and the figures of the answer; `foreign` counts hits that are not in `place`."""
     mode, filtered = kind
     started = time.perf_counter()
-    hits = asking.ask(tenant, question, mode, filtered=filtered)
+    hits = asking.ask(Scope(tenant), question, mode, filtered=filtered)
     milliseconds = (time.perf_counter() - started) * 1000
     listed: Sequence[int] = [number(hit.chunk_id) for hit in hits]
     return milliseconds, {**answer.found(mode, listed), "foreign": float(sum(n not in place for n in listed))}

@@ -22,6 +22,7 @@ import uuid
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rag import ingestion, tokens
@@ -31,10 +32,10 @@ from rag.limits import Limits
 from rag.parser import Parser
 from rag.settings import Settings
 from rag.store.collections import DEFAULT_COLLECTION
-from rag.store.database import Database
+from rag.store.database import Database, Transaction
 from rag.store.index import IndexStore
 from rag.store.staged import StagingStore
-from rag.types import Delivery, EmbeddingSpace, Location, ObjectVersion, Usage, Vector
+from rag.types import Attempt, Beside, Delivery, EmbeddingSpace, Location, ObjectVersion, Scope, Usage, Vector
 from tests.benchmarks.store import product
 from tests.benchmarks.store.contestant import Place
 from tests.benchmarks.store.server import server
@@ -60,6 +61,7 @@ class Taken:
     embedded: int
     runs: int
     seconds: float
+    store_ms: float
     ingest_peak: int
     parser_peak: int
 
@@ -80,7 +82,7 @@ class Played:
         with self._path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
 
-    def read(self, object_key: str, *, limit_bytes: int) -> bytes | None:
+    def read(self, object_key: str, *, limit_bytes: int) -> Beside | None:
         return None
 
     def require_embedding(self) -> None:
@@ -182,10 +184,17 @@ def ingested(place: Place, path: Path, size: Size) -> Taken:
             print(f"    run {runs}, {time.perf_counter() - started:.0f} s: {error}", flush=True)
     assert outcome.result == "ready", outcome
     seconds = time.perf_counter() - started
+    # Of the last transaction, as the document's history tells it.
+    story = database.read(Scope(location.tenant_id), partial(_story, location))
     database.close()
     parser.close()
     peaks = (resource.getrusage(who).ru_maxrss // MEBIBYTE for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return Taken(outcome.chunk_count, played.embedded, runs, seconds, *peaks)
+    return Taken(outcome.chunk_count, played.embedded, runs, seconds, story[0].store_ms / outcome.chunk_count, *peaks)
+
+
+def _story(location: Location, transaction: Transaction) -> list[Attempt]:
+    rows = transaction.rows("ingestions_of_document", document=location.document_id, most=1)
+    return [Attempt(*row) for row in rows]
 
 
 UNBOUNDED = Limits(characters=2**40, pages=2**30)
@@ -209,7 +218,10 @@ def main() -> None:
         with server(directory) as started:
             place = product.prepared(started, DIMENSIONS, 10_000)
             spawn = multiprocessing.get_context("spawn")
-            print(f"{'document':>12} {'chunks':>9} {'embedded':>9} {'runs':>5} {'seconds':>8} {'MiB':>5} {'parser':>7}")
+            print(
+                f"{'document':>12} {'chunks':>9} {'embedded':>9} {'runs':>5} {'seconds':>8} {'last ms/chunk':>13} "
+                f"{'MiB':>5} {'parser':>7}"
+            )
             for kind, count in wanted:
                 path = written(directory, kind, count)
                 with spawn.Pool(1) as pool:
@@ -218,6 +230,7 @@ def main() -> None:
                 name = f"{count} {'MB ' if kind == 'jsonl' else 'p. '}{kind}"
                 print(
                     f"{name:>12} {taken.chunks:>9,} {taken.embedded:>9,} {taken.runs:>5} {taken.seconds:>8.0f} "
+                    f"{taken.store_ms:>13.2f} "
                     f"{taken.ingest_peak:>5} {taken.parser_peak:>7}",
                     flush=True,
                 )

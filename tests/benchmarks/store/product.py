@@ -36,6 +36,7 @@ from rag.types import (
     Location,
     Mode,
     ObjectVersion,
+    Scope,
     Vector,
 )
 from tests.benchmarks.store.contestant import KINDS, Kind, Place
@@ -81,10 +82,10 @@ class Product:
     def ask(self, kind: Kind, question: Question) -> Any:
         """As `searching.search` does once it has the vector."""
         filters = _FILTERS if kind.endswith("%") else Filters()
-        wanted = searching.Question(self._tenant, question.text, mode=_MODES[kind], filters=filters)
+        wanted = searching.Question(Scope(self._tenant), question.text, mode=_MODES[kind], filters=filters)
         asked, selection = searching.Asked(question.text), searching.Selection(wanted, wanted.mode)
         return self._search.search(
-            self._tenant,
+            wanted.scope,
             wanted.collection,
             embedding=array("f", question.vector.tobytes()),
             lexemes=asked.lexemes,

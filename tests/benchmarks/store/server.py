@@ -53,7 +53,7 @@ class Server:
         self.postgres.create_database(PRODUCT, owner=OWNER, password=self.passwords[OWNER])
         owner = self.url(OWNER, PRODUCT)
         migrations.migrate(owner)
-        roles = {role: secrets.token_urlsafe(12) for role in ("rag_ingest", "rag_query", "rag_admin")}
+        roles = {role: secrets.token_urlsafe(12) for role in ("rag_ingest", "rag_query", "rag_admin", "rag_authorize")}
         migrations.set_passwords(owner, roles)
         self.passwords |= roles
 

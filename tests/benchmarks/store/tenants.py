@@ -23,6 +23,7 @@ import numpy as np
 from rag.deadline import Deadline
 from rag.settings import Settings
 from rag.store.maintenance import IndexMaintenance
+from rag.types import Scope
 from tests.benchmarks.store import synthetic
 from tests.benchmarks.store.__main__ import _machine, say
 from tests.benchmarks.store.asking import Asking, Kind, Series, timed
@@ -211,7 +212,7 @@ def _ask_some(
     questions, answers = one.questions[kind[1]], known[kind[1]]
     if first == 0:
         for question in questions[-WARM_UP:]:
-            asking.ask(tenant, question, kind[0], filtered=kind[1])
+            asking.ask(Scope(tenant), question, kind[0], filtered=kind[1])
     rows = slice(first, first + IN_A_ROW)
     for question, answer in zip(questions[rows], answers[rows], strict=True):
         series.add(*timed(asking, tenant, question, answer, kind, one.tenant.place))

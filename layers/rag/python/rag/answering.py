@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rag import citing, completing, prompting, ranking, searching
+from rag import citing, completing, disarming, prompting, ranking, searching, withholding
 from rag.completing import Chat, Say
 from rag.deadline import Deadline
 from rag.errors import DeclinedError, UnavailableError
@@ -15,9 +15,11 @@ from rag.explaining import Answered, Explanation, explain
 from rag.prompting import CountTokens
 from rag.searching import Embedder, Found, Question, Reranker, Stopwatch, Store
 from rag.types import Answer, Completion, Hit, Style
+from rag.withholding import WithheldError
 
 MODEL_DOWN = "The model is not available just now. These are the passages that were found."
 MODEL_DECLINES = "The model declines to answer this. These are the passages that were found."
+WITHHELD = "The model repeated its own instructions, so its answer is withheld. These are the passages that were found."
 
 
 class LLM(Embedder, Chat, Protocol): ...
@@ -26,7 +28,7 @@ class LLM(Embedder, Chat, Protocol): ...
 class Listener(Protocol):
     """Who hears of an answer while it is made; what a listener raises ends the work.
 
-    What is said is the model's, without markers and not yet checked: only the answer itself cites.
+    What is said is the model's as neutral text, without markers and not yet checked: only the answer itself cites.
     """
 
     def found(self, hits: Sequence[Hit]) -> None: ...
@@ -47,12 +49,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer, what was found for it, the relevance that it needed, and the passages that the model was shown."""
+    """An answer, what was found for it, the relevance that it needed, and the passages that the model was shown.
+
+    `withheld` is whether the model told its rules, `neutralised` whether it wrote an address that nobody had shown it.
+    """
 
     answer: Answer
     found: Found
     least_relevance: float
     shown: tuple[Hit, ...] = ()
+    withheld: bool = False
+    neutralised: bool = False
 
     def explain(self) -> Explanation:
         relevance = ranking.relevance(self.found.hits, self.found.possible_bm25)
@@ -96,13 +103,17 @@ def answer(
     except UnavailableError as error:
         words = MODEL_DECLINES if isinstance(error, DeclinedError) else MODEL_DOWN
         return Reply(_without_model(words, found, "retrieval_only", timings), found, least, prompt.passages)
+    except WithheldError:
+        told = _without_model(WITHHELD, found, "retrieval_only", timings)
+        return Reply(told, found, least, prompt.passages, withheld=True)
 
     with timings.measure("cite"):
         cited = citing.cite(completion.text, prompt.passages, language=found.language)
     declined = prompting.declines(completion.text)
     ungrounded = bool(cited.dropped) or not (cited.citations or declined)
+    neutral = disarming.disarm(cited.text, _sources(question, prompt))
     said = Answer(
-        text=prompting.NO_ANSWER if declined else cited.text,
+        text=prompting.NO_ANSWER if declined else neutral,
         citations=() if declined else cited.citations,
         hits=tuple(found.hits),
         model=completion.model,
@@ -111,7 +122,8 @@ def answer(
         usage={"prompt_tokens": completion.prompt_tokens, "completion_tokens": completion.completion_tokens},
         timings_ms=timings.milliseconds,
     )
-    return Reply(said, found, least, prompt.passages)
+    neutralised = neutral.count(disarming.LEFT_OUT) > cited.text.count(disarming.LEFT_OUT)
+    return Reply(said, found, least, prompt.passages, neutralised=neutralised)
 
 
 def _without_model(text: str, found: Found, degraded: str | None, timings: Stopwatch) -> Answer:
@@ -133,8 +145,8 @@ def _completion(
         for hit in prompt.passages
     ]
     asked = [style, " ".join(unicodedata.normalize("NFC", question.text).split())]
-    unmarked = citing.Unmarked()
-    say: Say | None = None if listener is None else lambda piece: listener.said(unmarked.feed(piece))
+    heard = _Heard(question, prompt)
+    say: Say | None = None if listener is None else lambda piece: listener.said(heard.feed(piece))
     completion, cached = completing.complete(
         prompt.messages,
         key=cache.answer_key(question.tenant_id, llm.chat_model, prompting.PROMPT_VERSION, asked, shown),
@@ -144,6 +156,34 @@ def _completion(
         most_tokens=prompting.MANNERS[style].most_tokens,
         say=say,
     )
+    if withholding.withheld(completion.text, prompt.rules, _texts(prompt)):
+        raise WithheldError
     if listener is not None:
-        listener.said(unmarked.end())
+        listener.said(heard.end())
     return completion, cached
+
+
+class _Heard:
+    """What is heard of a model's words while they come."""
+
+    def __init__(self, question: Question, prompt: prompting.Prompt) -> None:
+        self._unmarked = citing.Unmarked()
+        self._guarded = withholding.Guarded(prompt.rules, _texts(prompt))
+        self._disarmed = disarming.Disarmed(_sources(question, prompt))
+
+    def feed(self, piece: str) -> str:
+        return self._disarmed.feed(self._guarded.feed(self._unmarked.feed(piece)))
+
+    def end(self) -> str:
+        rest = self._guarded.feed(self._unmarked.end()) + self._guarded.end()
+        return self._disarmed.feed(rest) + self._disarmed.end()
+
+
+def _texts(prompt: prompting.Prompt) -> list[str]:
+    return [hit.content for hit in prompt.passages]
+
+
+def _sources(question: Question, prompt: prompting.Prompt) -> list[str]:
+    """Where an address may stand that an answer repeats: in what the model was shown, and in what it was asked."""
+    about = [text for hit in prompt.passages for text in (hit.title, hit.heading, hit.key) if text]
+    return [question.text, *about, *_texts(prompt)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rag import metadata, sdk
+from rag import metadata, permissions, sdk
 from rag.errors import DocumentError, UnavailableError
-from rag.types import JSON, Listed, ObjectVersion, StoredVersion
+from rag.types import JSON, Beside, Listed, ObjectVersion, StoredVersion
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -74,8 +74,8 @@ class Bucket:
             raise _unavailable(error) from error
         return digest.digest()
 
-    def read(self, object_key: str, *, limit_bytes: int) -> bytes | None:
-        """Return what a small object holds now, one byte more than the limit at most; None when there is none.
+    def read(self, object_key: str, *, limit_bytes: int) -> Beside | None:
+        """Return what a sidecar holds now, one byte more than the limit at most; None when there is none.
 
         Others wait for the caller: one attempt, of three seconds at most.
         """
@@ -85,8 +85,10 @@ class Bucket:
             return None
         client = self._client(HURRIED)
         try:
-            with client.get_object(Bucket=self.name, Key=object_key)["Body"] as body:
-                return body.read(limit_bytes + 1)
+            found = client.get_object(Bucket=self.name, Key=object_key)
+            with found["Body"] as body:
+                version_id = _version_id(found.get("VersionId"), found["ETag"])
+                return Beside(body.read(limit_bytes + 1), found["Metadata"].get(permissions.AUTHOR), version_id)
         except client.exceptions.NoSuchKey:
             return None
         except (ClientError, BotoCoreError) as error:
@@ -175,13 +177,13 @@ class Bucket:
             raise _unavailable(error) from error
 
     def presign_upload(
-        self, object_key: str, *, limit_bytes: int, valid_seconds: int, metadata_field: str | None = None
+        self, object_key: str, *, limit_bytes: int, valid_seconds: int, carried: Mapping[str, str] | None = None
     ) -> JSON:
         """Return `{"url", "fields"}` of a POST that may write this one key, up to `limit_bytes`.
 
-        `metadata_field` is signed into it: the version that is uploaded carries just that.
+        What is to be `carried`, by its name, is signed into it: the version that is uploaded has just that.
         """
-        fields = {f"x-amz-meta-{metadata.FIELD}": metadata_field} if metadata_field else {}
+        fields = {f"x-amz-meta-{name}": text for name, text in (carried or {}).items()}
         return dict(
             self._client().generate_presigned_post(
                 self.name,
@@ -190,6 +192,13 @@ class Bucket:
                 Conditions=[["content-length-range", 0, limit_bytes], *({name: fields[name]} for name in fields)],
                 ExpiresIn=valid_seconds,
             )
+        )
+
+    def presign_download(self, object_key: str, version_id: str | None, *, valid_seconds: int) -> str:
+        """Return where that version can be fetched from, by whoever has the address; None: the current one."""
+        version = {} if version_id is None or version_id.startswith(UNVERSIONED) else {"VersionId": version_id}
+        return self._client().generate_presigned_url(
+            "get_object", Params={"Bucket": self.name, "Key": object_key, **version}, ExpiresIn=valid_seconds
         )
 
     def _client(self, budget: Budget = PATIENT) -> S3Client:

@@ -1,18 +1,20 @@
 """The cache: Valkey or Redis behind a small in-process one; without it everything is right, only slower.
 
-Every key of the product in the cache begins with one of the prefixes below; every value is JSON that names its own key,
-so that an entry under a wrong key, or of another shape, is a miss.
+Every key of the product in the cache begins with one of the prefixes below, or with rag.throttling's. Every value that
+is kept here is JSON that names its own key, behind an HMAC (RFC 2104, SHA-256) over it: what whoever can write to the
+server puts there, or moves under another key, is a miss.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import secrets
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -32,18 +34,26 @@ CALL_SECONDS = 0.1
 PAUSE_SECONDS = 5.0  # how long a cache that failed is left alone
 FLIGHT_SECONDS = 15
 LOCAL_ENTRIES = 1000
+LARGEST_ENTRY_BYTES = 1 << 20  # fifty times the longest answer or embedding
 SCANNED_AT_ONCE = 1000
+
+_SIGNATURE_BYTES = 32
 
 # Deletes a lock only while it is still the caller's: one that expired may be somebody else's by now.
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 
 
 class Cache:
-    """Get and set JSON objects; no error of the server ever reaches the caller."""
+    """Get and set JSON objects; no error of the server ever reaches the caller.
 
-    def __init__(self, url: str, password: Callable[[], str], *, ttl_seconds: int) -> None:
+    `signing` gives a secret that the functions have and the server does not; the same in all of them.
+    """
+
+    def __init__(self, url: str, password: Callable[[], str], *, signing: Callable[[], str], ttl_seconds: int) -> None:
         self._url = url
         self._password = password
+        self._signing = signing
+        self._signing_key: bytes | None = None
         self._ttl_seconds = ttl_seconds
         # Kept for a server that is away: its secret need not be read again every few seconds.
         self._known: str | None = None
@@ -76,15 +86,30 @@ class Cache:
         if found is not None and found[0] > time.monotonic():
             self._local.move_to_end(key)
             return found[1]
-        value = _checked(key, self._call(lambda client: client.get(key)))
+        value: JSON | None = self._call(lambda client: self._opened(key, _entry(client, key)))
         if value is not None:
             self._keep(key, value)
         return value
 
     def set(self, key: str, value: JSON) -> None:
         self._keep(key, value)
-        entry = json.dumps({"key": key, "value": value}, separators=(",", ":"))
-        self._call(lambda client: client.set(key, entry, ex=self._ttl_seconds))
+        entry = json.dumps({"key": key, "value": value}, separators=(",", ":")).encode()
+        self._call(lambda client: client.set(key, self._signature(entry) + entry, ex=self._ttl_seconds))
+
+    def evaluate(self, script: str, keys: Sequence[str], arguments: Sequence[int]) -> list[int] | None:
+        """Return the integers of a Lua script, in one round trip where the server knows it; None without them."""
+
+        def run(client: redis.Redis) -> Any:
+            from redis.exceptions import NoScriptError  # noqa: PLC0415 (with the client)
+
+            digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()  # as Valkey names scripts
+            try:
+                return client.evalsha(digest, len(keys), *keys, *arguments)
+            except NoScriptError:
+                return client.eval(script, len(keys), *keys, *arguments)
+
+        answer = self._call(run)
+        return answer if isinstance(answer, list) and all(isinstance(number, int) for number in answer) else None
 
     def erase(self, tenant_id: uuid.UUID) -> int:
         """Remove every answer that a tenant was given, and return how many there were.
@@ -131,6 +156,23 @@ class Cache:
 
     def _takes_off(self, name: str, owner: str) -> bool:
         return bool(self._call(lambda client: client.set(name, owner, nx=True, ex=FLIGHT_SECONDS)))
+
+    def _opened(self, key: str, entry: bytes | None) -> JSON | None:
+        """The value of an entry that one of us wrote under this key."""
+        if entry is None or len(entry) > LARGEST_ENTRY_BYTES:
+            return None
+        signature, signed = entry[:_SIGNATURE_BYTES], entry[_SIGNATURE_BYTES:]
+        if not hmac.compare_digest(signature, self._signature(signed)):
+            return None
+        stored = json.loads(signed)
+        value: JSON = stored["value"]
+        return value if stored["key"] == key else None
+
+    def _signature(self, entry: bytes) -> bytes:
+        if self._signing_key is None:
+            # A key of its own, so that nothing signed for another purpose passes here.
+            self._signing_key = hmac.digest(self._signing().encode(), b"rag cache entries", "sha256")
+        return hmac.digest(self._signing_key, entry, "sha256")
 
     def _keep(self, key: str, value: JSON) -> None:
         self._local[key] = (time.monotonic() + self._ttl_seconds, value)
@@ -201,14 +243,14 @@ def _key(prefix: str, *parts: object) -> str:
     return prefix + hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
 
 
-def _checked(key: str, entry: Any) -> JSON | None:
-    if not isinstance(entry, (bytes, str)):
-        return None
+def _entry(client: redis.Redis, key: str) -> bytes | None:
+    """What the server has under a key, if it is a string; anything else is not ours, and no failure of the server."""
+    from redis.exceptions import ResponseError  # noqa: PLC0415 (with the client)
+
     try:
-        stored = json.loads(entry)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(stored, dict) or stored.get("key") != key or not isinstance(stored.get("value"), dict):
-        return None
-    value: JSON = stored["value"]
-    return value
+        found = client.get(key)
+    except ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            return None
+        raise
+    return found if isinstance(found, bytes) else None

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
 import sys
 from array import array
 from collections.abc import Callable, Iterable
+from operator import itemgetter
+from typing import Any
 
 from rag.errors import DeclinedError, EndlessError, ModelError
 from rag.types import Completion, Vector
 
+_NO_EMBEDDINGS = "the model's answer is not a list of embeddings"
 _NO_COMPLETION = "the model's answer is not a chat completion"
 # Below it the numbers of a vector are so near the least of their type (2^-126) that they have lost digits.
 _LEAST_LENGTH = 2.0**-102
@@ -21,22 +25,30 @@ _DECLINED = "the model declines to answer"
 _CHARACTERS_PER_TOKEN = 32
 
 
-def vectors(response: object, *, count: int, dimensions: int) -> list[Vector]:
+def document(content: bytes) -> Any:
+    """Return what a body in JSON says, whatever that is."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(_NO_EMBEDDINGS) from error
+
+
+def vectors(response: Any, *, count: int, dimensions: int) -> list[Vector]:
     """Check what came back: `count` vectors, put in order of their index, of the width asked for, finite, not zero."""
     try:
-        items = sorted(response.data, key=lambda item: item.index)  # type: ignore[attr-defined]
-        if [item.index for item in items] != list(range(count)):
+        items = sorted(response["data"], key=itemgetter("index"))
+        if [item["index"] for item in items] != list(range(count)):
             msg = f"the model sent {len(items)} vectors for {count} texts"
             raise ModelError(msg)
-        return [_vector(item.embedding, dimensions) for item in items]
-    except (AttributeError, TypeError, ValueError, binascii.Error) as error:
-        msg = "the model's answer is not a list of embeddings"
-        raise ModelError(msg) from error
+        return [_vector(item["embedding"], dimensions) for item in items]
+    except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
+        raise ModelError(_NO_EMBEDDINGS) from error
 
 
-def prompt_tokens(response: object) -> int:
+def prompt_tokens(response: Any) -> int:
     """Return how many tokens the model says that it was sent; 0 when it does not say."""
-    return _count(getattr(getattr(response, "usage", None), "prompt_tokens", 0))
+    usage = response.get("usage")
+    return _count(usage.get("prompt_tokens")) if isinstance(usage, dict) else 0
 
 
 def completion(response: object, *, most_tokens: int) -> Completion:

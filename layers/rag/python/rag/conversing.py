@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from rag import lexical, prompting
+from rag import disarming, lexical, prompting, withholding
 from rag.answering import Reply
 from rag.completing import Cache, Chat, complete
 from rag.deadline import Deadline
 from rag.errors import UnavailableError
 from rag.prompting import CountTokens
 from rag.searching import Question, Stopwatch
-from rag.types import Message
+from rag.types import Message, Scope
 
 REWRITE_SECONDS = 5.0
 # What of a conversation a question is understood by.
@@ -26,17 +26,18 @@ _ANSWER_TOKENS = 200
 
 
 class Store(Protocol):
-    def recent(
-        self, tenant_id: uuid.UUID, principal: str, conversation: uuid.UUID, *, most: int
-    ) -> Sequence[Message]: ...
+    def recent(self, scope: Scope, principal: str, conversation: uuid.UUID, *, most: int) -> Sequence[Message]: ...
     def keep(
-        self, tenant_id: uuid.UUID, principal: str, conversation: uuid.UUID, *, new: bool, question: str, answer: str
+        self, scope: Scope, principal: str, conversation: uuid.UUID, *, new: bool, question: str, answer: str
     ) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question in a conversation and its reply; `rewritten` is what was searched for in its place, if anything."""
+    """A question in a conversation and its reply.
+
+    `rewritten` is what was searched for in its place, if anything, as neutral text: it is a model's.
+    """
 
     conversation: uuid.UUID | None
     rewritten: str | None
@@ -64,7 +65,7 @@ def converse(
     cannot be kept is answered all the same: the turn then names none.
     """
     timings = Stopwatch()
-    said = store.recent(question.tenant_id, principal, conversation, most=REMEMBERED_MESSAGES) if conversation else ()
+    said = store.recent(question.scope, principal, conversation, most=REMEMBERED_MESSAGES) if conversation else ()
     rewritten = None
     if said:
         with timings.measure("rewrite"):
@@ -74,7 +75,7 @@ def converse(
     try:
         with timings.measure("keep"):
             kept = store.keep(
-                question.tenant_id,
+                question.scope,
                 principal,
                 place,
                 new=conversation is None,
@@ -83,7 +84,8 @@ def converse(
             )
     except UnavailableError:
         kept = False  # the answer is there, and was paid for
-    return Turn(place if kept else None, rewritten, reply, timings.milliseconds)
+    shown = None if rewritten is None else disarming.disarm(rewritten, [rewritten])
+    return Turn(place if kept else None, shown, reply, timings.milliseconds)
 
 
 def rewrite(
@@ -111,18 +113,23 @@ def rewrite(
         )
     except UnavailableError:
         return None
+    if withholding.withheld(completion.text, messages[0]["content"]):
+        return None
     return standalone(completion.text, question.text, said)
 
 
 def standalone(text: str, question: str, said: Sequence[Message]) -> str | None:
     """Return the model's text if it can be a form of the question that differs from it, else None.
 
-    One line of printable text, and of its words one at least that somebody has said.
+    One line of printable text, of its words one at least that somebody has said, and no address that nobody has.
     """
     form = text.strip().strip("\"'“”`").strip()
     if not form.isprintable() or not 0 < len(form) <= _LONGEST_QUESTION or form == question:
         return None
-    words = {lexeme for each in (question, *(message.content for message in said)) for lexeme in _lexemes(each)}
+    heard = [question, *(message.content for message in said)]
+    if disarming.disarm(form, heard).count(disarming.LEFT_OUT) > form.count(disarming.LEFT_OUT):
+        return None
+    words = {lexeme for each in heard for lexeme in _lexemes(each)}
     return form if words & _lexemes(form) else None
 
 

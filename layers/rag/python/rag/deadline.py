@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -29,3 +30,6 @@ class Deadline:
             msg = "the time for this request is used up"
             raise DeadlineError(msg)
         return min(seconds, left)
+
+
+NEVER = Deadline(math.inf)

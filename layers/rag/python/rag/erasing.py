@@ -7,8 +7,9 @@ Each step can be repeated, and whoever takes over begins at the first: nothing f
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Protocol
 
 from rag import metadata
@@ -35,6 +36,8 @@ class Store(Protocol):
     def collections(self, work: ErasureWork) -> list[int]: ...
     def erase_documents(self, work: ErasureWork, collection: int) -> bool: ...
     def erase_collection(self, work: ErasureWork, collection: int) -> None: ...
+    def erase_principal(self, work: ErasureWork) -> bool: ...
+    def erase_audit(self, work: ErasureWork) -> bool: ...
     def erase_tenant(self, work: ErasureWork) -> None: ...
     def count(self, work: ErasureWork, removed: Mapping[str, int]) -> None: ...
     def finish(self, work: ErasureWork) -> None: ...
@@ -50,8 +53,7 @@ def erase(
     work = store.work(tenant_id, erasure_id)
     if work is None:
         return True
-    steps = _document(work, bucket, store) if work.scope == "document" else _collections(work, bucket, store)
-    for _ in steps:
+    for _ in _steps(work, bucket, store):
         if deadline.remaining() < RESERVE_SECONDS:
             return False
     store.count(work, {"cached_answers": cache.erase(tenant_id)})
@@ -59,6 +61,23 @@ def erase(
         store.erase_tenant(work)
     store.finish(work)
     return True
+
+
+def _steps(work: ErasureWork, bucket: Bucket, store: Store) -> Iterator[None]:
+    match work.scope:
+        case "document":
+            return _document(work, bucket, store)
+        case "principal":
+            return _repeated(store.erase_principal, work)
+        case "tenant":
+            return chain(_collections(work, bucket, store), _repeated(store.erase_audit, work))
+        case _:
+            return _collections(work, bucket, store)
+
+
+def _repeated(erase: Callable[[ErasureWork], bool], work: ErasureWork) -> Iterator[None]:
+    while erase(work):
+        yield
 
 
 def _document(work: ErasureWork, bucket: Bucket, store: Store) -> Iterator[None]:

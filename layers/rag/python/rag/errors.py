@@ -3,12 +3,15 @@
 RagError
 ├── InvalidRequestError      the caller can fix it                         400
 │   ├── TooLargeError        more bytes than is allowed                    413
-│   └── ConflictError        it exists, and differently                    409
+│   ├── ConflictError        it exists, and differently                    409
+│   │   └── InProgressError  this very request is being carried out        409
+│   └── ReusedKeyError       an Idempotency-Key that named another request 422
 ├── MetadataError            user metadata that is not what it may be      422
 ├── NotAuthorizedError       no live credential                            401
 ├── ForbiddenError           the credential's role is not enough           403
 ├── NotFoundError            absent, or somebody else's: the same answer   404
-├── BudgetError              the tenant has used up what it may for today  429
+├── BudgetError              what may be used of the models is used up     429
+├── RateLimitError           more requests than are allowed                429
 ├── UnavailableError         a dependency is down or slow; worth a retry   503
 │   ├── DeadlineError        time ran out                                  504
 │   ├── OutOfTimeError       this run is over; the next one goes on from what was kept
@@ -21,7 +24,10 @@ RagError
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 FailureCode = Literal[
     "NO_TEXT",
@@ -61,6 +67,16 @@ class TooLargeError(InvalidRequestError):
 
 class ConflictError(InvalidRequestError):
     """There is one already, and it is not the same."""
+
+
+class InProgressError(ConflictError):
+    """Another run is carrying out this very request; soon there is an answer to it."""
+
+    retry_after_seconds = 1.0
+
+
+class ReusedKeyError(InvalidRequestError):
+    """A request has the name of another one."""
 
 
 class MetadataError(RagError, ValueError):
@@ -108,10 +124,20 @@ class BusyError(UnavailableError):
 
 
 class BudgetError(RagError):
-    """The tenant has used up what it may use today; `retry_after_seconds` are left of the day."""
+    """What a tenant or a key may use of the models is used up; until `reset_at` are `retry_after_seconds`."""
 
-    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+    def __init__(self, message: str, reset_at: datetime, *, retry_after_seconds: float) -> None:
         super().__init__(message)
+        self.reset_at = reset_at
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RateLimitError(RagError):
+    """More requests than are allowed in a time, by the limits that are named."""
+
+    def __init__(self, message: str, violated: list[str], *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.violated = violated
         self.retry_after_seconds = retry_after_seconds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import traceback
 import uuid
 from array import array
 from collections import defaultdict
@@ -14,13 +15,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rag import chunking, lexical, metadata
+from rag import chunking, lexical, metadata, permissions
 from rag.deadline import Deadline
 from rag.effort import Effort
-from rag.errors import DocumentError, FailureCode, MetadataError, OutOfTimeError, RagError, UnavailableError
-from rag.staging import RESERVE_SECONDS, Large, OvertakenError, Staging, refuse_chunks
+from rag.errors import DocumentError, FailureCode, OutOfTimeError, RagError, UnavailableError
+from rag.staging import RESERVE_SECONDS, Large, OvertakenError, Recognised, Staging, refuse_chunks
 from rag.types import (
     Begun,
+    Beside,
     Chunk,
     Collection,
     Delivery,
@@ -32,6 +34,7 @@ from rag.types import (
     Location,
     ObjectVersion,
     Parsed,
+    Principals,
     Staged,
     Usage,
     Vector,
@@ -53,11 +56,11 @@ BUSY_SECONDS = 30.0
 class Bucket(Protocol):
     def head(self, object_key: str, *, hurried: bool = False) -> ObjectVersion | None: ...
     def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes: ...
-    def read(self, object_key: str, *, limit_bytes: int) -> bytes | None: ...
+    def read(self, object_key: str, *, limit_bytes: int) -> Beside | None: ...
 
 
 class Parser(Protocol):
-    def parse(self, path: Path, name: str) -> Parsed: ...
+    def parse(self, path: Path, name: str, kept: Recognised) -> Parsed: ...
 
 
 class Embedder(Protocol):
@@ -80,6 +83,7 @@ class Store(Protocol):
         lease_seconds: float | None,
         failure: str | None,
         code: FailureCode = "INTERNAL",
+        allowed: Principals | None = (),
     ) -> Begun: ...
     def leave(self, location: Location, collection: Collection, ingestion: Ingestion, delivery: Delivery) -> None: ...
     def known_embeddings(
@@ -192,10 +196,10 @@ def ingest(
 
 
 def describe(location: Location, *, bucket: Bucket, store: Store) -> Outcome:
-    """Bring a document's metadata to what the bucket holds now; the message named its sidecar.
+    """Bring a document's metadata and permissions to what the bucket holds now; the message named its sidecar.
 
     A document that the index does not hold in its current version is left to its own message: whoever ends its ingest
-    reads the sidecar then, under the same lock as this.
+    reads the sidecar then, under the same lock as this. Only who may see it is said at once, if the sidecar says it.
     """
     version = bucket.head(location.object_key)
     collection = store.collection(location, create=False) if version is not None else None
@@ -231,7 +235,12 @@ def give_up(
     version = bucket.head(location.object_key)
     collection = store.collection(location, create=True)
     if version is not None and collection is not None:
-        store.begin(location, collection, version, delivery, lease_seconds=None, failure=reason, code=code)
+        allowed: Principals | None = ()
+        with suppress(UnavailableError):
+            allowed = _allowed_at_first(location, version, bucket)
+        store.begin(
+            location, collection, version, delivery, lease_seconds=None, failure=reason, code=code, allowed=allowed
+        )
 
 
 def _forget(location: Location, *, bucket: Bucket, store: Store) -> Outcome | None:
@@ -275,6 +284,7 @@ def _index(
         delivery,
         lease_seconds=deadline.remaining() + LEASE_MARGIN_SECONDS,
         failure="the last delivery did not end" if delivery.last else None,
+        allowed=_allowed_at_first(location, version, bucket),
     )
     if begun == "settled":
         return _describe(location, collection, version, bucket=bucket, store=store)
@@ -300,6 +310,8 @@ def _index(
             deadline=deadline,
         )
     except Exception as error:
+        if isinstance(error, MemoryError):
+            _let_go(error)
         # What an unforeseen error says may be of the inside.
         reason = str(error) if isinstance(error, RagError) else "see the log"
         with suppress(UnavailableError):
@@ -308,6 +320,13 @@ def _index(
     if outcome is None:
         store.leave(location, collection, attempt, delivery)
     return outcome
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what the frames hold that an error has come through: else there is no memory to say so in."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _build(
@@ -332,7 +351,9 @@ def _build(
     try:
         if found is not None and found.complete:
             return _publish(large, found, attempt, bucket=bucket, embedder=embedder, limits=limits)
-        content_hash, parsed = _read(location, version, effort, bucket=bucket, parser=parser, limits=limits)
+        content_hash, parsed = _read(
+            location, version, effort, bucket=bucket, parser=parser, staging=staging, limits=limits
+        )
 
         def split() -> Iterator[Chunk]:
             return chunking.split(
@@ -441,14 +462,21 @@ def indexed(
 
 
 def _read(
-    location: Location, version: ObjectVersion, effort: Effort, *, bucket: Bucket, parser: Parser, limits: Limits
+    location: Location,
+    version: ObjectVersion,
+    effort: Effort,
+    *,
+    bucket: Bucket,
+    parser: Parser,
+    staging: Staging,
+    limits: Limits,
 ) -> tuple[bytes, Parsed]:
     with tempfile.TemporaryDirectory(prefix="rag-") as folder:
         path = Path(folder) / "document"
         with effort.stage("fetch"):
             content_hash = bucket.fetch(location.object_key, version, path, limit_bytes=limits.document_bytes)
         with effort.stage("parse"):
-            parsed = parser.parse(path, location.key)
+            parsed = parser.parse(path, location.key, Recognised(location, content_hash, staging))
     return content_hash, parsed
 
 
@@ -538,9 +566,11 @@ def _describe(
 
 
 def _description(location: Location, version: ObjectVersion, bucket: Bucket) -> Description:
-    """The sidecar's metadata where there is a sidecar, else what came with this version's upload."""
+    """What sidecar and upload say of the document; the upload is that of this version."""
     beside = bucket.read(metadata.sidecar(location.object_key), limit_bytes=metadata.MOST_BYTES)
-    try:
-        return Description(metadata.read(version.metadata or "{}" if beside is None else beside))
-    except MetadataError as error:
-        return Description(error=f"{'the upload' if beside is None else 'the sidecar'}: {error}")
+    return metadata.describe(version.metadata, beside)
+
+
+def _allowed_at_first(location: Location, version: ObjectVersion, bucket: Bucket) -> Principals | None:
+    """Who may see of a new document that it is there, before it is described under its lock."""
+    return permissions.judged(_description(location, version, bucket), None, published=True).allowed

@@ -20,6 +20,8 @@ _KEY = re.compile(
     rf"(?P<checksum>[0-9A-Za-z]{{{_CHECKSUM_LENGTH}}})"
 )
 
+_SECRET = re.compile(rf"(rag_[0-9A-Za-z]{{{_ID_LENGTH}}}\.)[0-9A-Za-z]+")
+
 
 def new() -> tuple[str, str, bytes]:
     """Make a key: `(key, key_id, digest)`; the key is shown once, id and digest are stored."""
@@ -38,6 +40,16 @@ def parse(key: str) -> tuple[str, bytes]:
     if not match or match["checksum"] != _checksum(match["body"]):
         raise NotAuthorizedError("The API key is malformed; copy it whole: rag_<id>.<secret>")
     return match["key_id"], _digest(key)
+
+
+def is_meant(credential: str) -> bool:
+    """Whether this is an API key, be it a malformed one, and no other credential."""
+    return credential.startswith("rag_")
+
+
+def masked(text: str) -> str:
+    """Return the text without the secret of any key in it, whole or cut short."""
+    return _SECRET.sub(r"\1…", text)
 
 
 def matches(presented: bytes, stored: bytes) -> bool:

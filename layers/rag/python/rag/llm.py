@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,6 +47,46 @@ SILENCE_SECONDS = 0.25
 T = TypeVar("T")
 
 
+class _RefusedError(Exception):
+    """The server answered with the status of an error."""
+
+    def __init__(self, response: Any) -> None:
+        super().__init__(f"status {response.status_code}")
+        self.status_code: int = response.status_code
+        self.response = response
+
+
+class _Client:
+    """Connections to the server. The SDK goes over them too, and is imported with the first chat.
+
+    An embedding is asked for without it: that spares a millisecond of CPU each time, and whoever only searches half a
+    second for the import.
+    """
+
+    def __init__(self, url: str, api_key: str, http: Any) -> None:
+        self._url = url.rstrip("/")
+        self._api_key = api_key
+        self._http = http
+
+    def ask(self, method: str, path: str, *, timeout_seconds: float, body: Any = None) -> bytes:
+        """Return what the server answers; _RefusedError where that is an error."""
+        headers = {"Authorization": f"Bearer {self._api_key}"}
+        response = self._http.request(method, self._url + path, headers=headers, json=body, timeout=timeout_seconds)
+        if not response.is_success:
+            raise _RefusedError(response)
+        content: bytes = response.content
+        return content
+
+    @cached_property
+    def sdk(self) -> OpenAI:
+        from openai import OpenAI  # noqa: PLC0415
+
+        return OpenAI(base_url=self._url, api_key=self._api_key, max_retries=0, http_client=self._http)
+
+    def close(self) -> None:
+        self._http.close()
+
+
 class LLM:
     """Embeds texts and completes chats; every call ends before its deadline, whatever the server does.
 
@@ -69,7 +110,7 @@ class LLM:
         self.dimensions = dimensions
         self.chat_model = chat_model
         self.answer_tokens = answer_tokens
-        self._opened: OpenAI | None = None
+        self._opened: _Client | None = None
         self._connections = Connections()
         self._opening = threading.Lock()
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="llm")
@@ -86,13 +127,9 @@ class LLM:
         used = used or Usage()
 
         def call(timeout_seconds: float) -> tuple[list[Vector], int]:
-            response = self._client.embeddings.create(
-                model=self.embedding_model,
-                input=list(texts),
-                encoding_format="base64",
-                timeout=timeout_seconds,
-                **self._width(),
-            )
+            body = {"model": self.embedding_model, "input": list(texts), "encoding_format": "base64"} | self._width()
+            answer = self._client.ask("POST", "/embeddings", body=body, timeout_seconds=timeout_seconds)
+            response = checking.document(answer)
             vectors = checking.vectors(response, count=len(texts), dimensions=self.dimensions)
             return vectors, checking.prompt_tokens(response)
 
@@ -113,7 +150,7 @@ class LLM:
 
         def call(timeout_seconds: float) -> Completion:
             asked = self._asked(messages, most_tokens)
-            said = self._client.chat.completions.create(**asked, timeout=timeout_seconds)
+            said = self._client.sdk.chat.completions.create(**asked, timeout=timeout_seconds)
             return checking.completion(said, most_tokens=asked["max_tokens"])
 
         return _added(self._bounded(call, deadline, self._chat, used), used)
@@ -165,10 +202,12 @@ class LLM:
     def alive(self) -> bool:
         """Whether the model server answers within two seconds."""
         try:
-            listed = self._before(Deadline.after(2), self._threads.submit(lambda: self._client.models.list(timeout=2)))
+            self._before(
+                Deadline.after(2), self._threads.submit(lambda: self._client.ask("GET", "/models", timeout_seconds=2))
+            )
         except Exception:  # noqa: BLE001 (whatever it is, it does not answer)
             return False
-        return bool(listed)
+        return True
 
     def _asked(self, messages: Sequence[dict[str, str]], most_tokens: int | None) -> dict[str, Any]:
         return {
@@ -184,7 +223,7 @@ class LLM:
         """A request under way, and the pieces that have come; an empty one is the last."""
         pieces: SimpleQueue[str] = SimpleQueue()
         # Made here: one that a thread made for a request that is over by then would not be ended with it.
-        completions = self._client.chat.completions
+        completions = self._client.sdk.chat.completions
 
         def call() -> Completion:
             asked = self._asked(messages, most_tokens) | {"stream": True, "stream_options": {"include_usage": True}}
@@ -213,23 +252,24 @@ class LLM:
         return {"dimensions": self.dimensions} if self.embedding_model.startswith("text-embedding-3") else {}
 
     @property
-    def _client(self) -> OpenAI:
+    def _client(self) -> _Client:
         with self._opening:
             if self._opened is None:
                 self._opened = self._open()
             return self._opened
 
-    def _open(self) -> OpenAI:
-        import openai  # noqa: PLC0415 (0.4 to 0.8 s that a cached answer does not need)
+    def _open(self) -> _Client:
+        import httpx2  # noqa: PLC0415 (0.1 s that a cached answer does not need)
 
         self._connections = Connections()
-        http = openai.DefaultHttpxClient(
+        http = httpx2.Client(
             # What is packed could unpack to anything.
             headers={"Accept-Encoding": "identity"},
             event_hooks={"request": [self._connections.watch], "response": [bounded(MOST_BYTES)]},
+            follow_redirects=True,
         )
-        opened = openai.OpenAI(base_url=self._url, api_key=self._api_key() or "none", max_retries=0, http_client=http)
-        weakref.finalize(opened, http.close)  # as the SDK does for one of its own
+        opened = _Client(self._url, self._api_key() or "none", http)
+        weakref.finalize(opened, http.close)
         return opened
 
     def _bounded(self, call: Callable[[float], T], deadline: Deadline, breaker: Breaker, used: Usage) -> T:
@@ -268,7 +308,7 @@ def preload() -> None:
     import openai  # noqa: PLC0415
 
     with openai.OpenAI(api_key="none") as client:
-        _ = client.embeddings, client.chat.completions
+        _ = client.chat.completions
 
 
 def _admitted(breaker: Breaker, deadline: Deadline, used: Usage) -> float:
@@ -342,7 +382,9 @@ def _worth_a_retry(error: Exception) -> bool:
 
 
 def _unwrapped(error: Exception) -> Exception:
-    """The SDK takes whatever goes wrong while it reads for a lost connection."""
+    """The SDK takes whatever goes wrong while it reads for a lost connection. A MemoryError is no server's fault."""
+    if short := next((one for one in (error, error.__cause__) if isinstance(one, MemoryError)), None):
+        raise short
     return error.__cause__ if isinstance(error.__cause__, EndlessError) else error
 
 

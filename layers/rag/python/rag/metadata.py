@@ -1,4 +1,4 @@
-"""User metadata: what may stand in it, and the two ways in which it comes, in a sidecar or with the upload."""
+"""What users say of a document, its metadata and who may see it: in a sidecar, or with the upload."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+from rag import permissions
 from rag.errors import MetadataError
-from rag.types import Metadata, Scalar
+from rag.types import Beside, Description, Metadata, Principals, Scalar
 
 # `<key>.metadata.json` beside a document describes it, and is no document itself.
 SIDECAR = ".metadata.json"
@@ -37,18 +38,50 @@ def described(key: str) -> str | None:
     return key.removesuffix(SIDECAR) if key.endswith(SIDECAR) else None
 
 
-def read(text: str | bytes) -> Metadata:
-    """Read metadata from JSON; MetadataError says what is wrong with it."""
-    if len(text) > MOST_BYTES:
-        _refuse(f"has more than {MOST_BYTES:,} bytes")
+class Said(NamedTuple):
+    """What a sidecar or an upload says of a document; None where it says nothing.
+
+    An `error` is why metadata cannot be used; `unread`, that it hides who may see the document, too.
+    """
+
+    metadata: Metadata | None = None
+    allowed: Principals | None = None
+    error: str | None = None
+    unread: bool = False
+
+
+def said(text: str | bytes) -> Said:
+    """Read metadata, and who may see the document, from JSON.
+
+    Each for itself: metadata that cannot be used makes no secret of who may see it.
+    """
+    allowed = None
+    unread = True
     try:
-        value = json.loads(text, object_pairs_hook=_members)
-    except MetadataError:
-        raise
-    except (ValueError, RecursionError) as error:
-        msg = "is not JSON in UTF-8"
-        raise MetadataError(msg) from error
-    return check(value)
+        value = _object(text)
+        if permissions.MEMBER in value:
+            allowed = permissions.check(value.pop(permissions.MEMBER))
+        unread = False
+        # What says only who may see the document leaves its metadata to the upload.
+        return Said(check(value) if value or allowed is None else None, allowed)
+    except MetadataError as error:
+        return Said(None, allowed, str(error), unread)
+
+
+def describe(uploaded: str | None, beside: Beside | None) -> Description:
+    """What holds of a document whose upload and sidecar say this: of each thing what the sidecar says, if anything."""
+    came = said(uploaded or "{}")
+    if beside is None:
+        error = f"the upload: {came.error}" if came.error else None
+        return Description(came.metadata or {}, error, uploaded=came.allowed, unread=came.unread)
+    stands = said(beside.content)
+    author = permissions.author(beside.author)
+    unread = stands.unread or (came.unread and (stands.allowed is None or author is not None))
+    error = f"the sidecar: {stands.error}" if stands.error else None
+    if error is None and came.error and (unread or stands.metadata is None):
+        error = f"the upload: {came.error}"
+    found = came.metadata if stands.metadata is None else stands.metadata
+    return Description(found or {}, error, stands.allowed, came.allowed, author, unread, beside.version_id)
 
 
 def check(value: object) -> Metadata:
@@ -58,6 +91,8 @@ def check(value: object) -> Metadata:
     """
     if not isinstance(value, dict):
         _refuse("must be a JSON object")
+    if permissions.MEMBER in value:
+        _refuse(f"{permissions.MEMBER} is no metadata: it says who may see the document, and stands beside `metadata`")
     if len(value) > MOST_NAMES:
         _refuse(f"has more than {MOST_NAMES} names")
     for name, content in value.items():
@@ -69,9 +104,10 @@ def check(value: object) -> Metadata:
     return value
 
 
-def as_field(metadata: Metadata) -> str:
-    """Metadata as it travels with an upload, in ASCII; MetadataError when it is too much for that."""
-    text = json.dumps(metadata, separators=(",", ":"))
+def as_field(metadata: Metadata, allowed: Principals | None = None) -> str:
+    """Metadata, and who may see the document, as they travel with an upload, in ASCII; MetadataError when too much."""
+    limits = {} if allowed is None else {permissions.MEMBER: allowed}
+    text = json.dumps({**metadata, **limits}, separators=(",", ":"))
     if len(text) > MOST_FIELD_BYTES:
         _refuse(
             f"has {len(text):,} bytes as ASCII JSON and an upload carries {MOST_FIELD_BYTES:,}: "
@@ -115,6 +151,21 @@ def _check_content(name: str, content: object) -> None:
         expected = "a string, a number, a boolean or a list of strings"
         msg = f"{name}: must be {expected}" if content is None or isinstance(content, dict) else f"{name}: {error}"
         raise MetadataError(msg) from error
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    if len(text) > MOST_BYTES:
+        _refuse(f"has more than {MOST_BYTES:,} bytes")
+    try:
+        value = json.loads(text, object_pairs_hook=_members)
+    except MetadataError:
+        raise
+    except (ValueError, RecursionError) as error:
+        msg = "is not JSON in UTF-8"
+        raise MetadataError(msg) from error
+    if not isinstance(value, dict):
+        _refuse("must be a JSON object")
+    return value
 
 
 def _members(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

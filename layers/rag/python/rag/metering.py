@@ -1,4 +1,4 @@
-"""What the models are asked for one request or one document, counted, and refused beyond its tenant's budget."""
+"""What the models are asked for one request or one document, counted, and refused beyond a budget."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Protocol
 
 from rag.deadline import Deadline
 from rag.errors import BudgetError, UnavailableError
+from rag.spending import Settlement
 from rag.tokens import estimate
 from rag.types import Completion, Usage, Vector
 
@@ -42,31 +43,61 @@ class LLM(Protocol):
 
 
 class Ledger(Protocol):
-    def require(self, tenant_id: uuid.UUID) -> None: ...
-    def reserve(self, tenant_id: uuid.UUID, model: str, *, prompt_tokens: int, completion_tokens: int) -> date: ...
-    def settle(
-        self,
-        tenant_id: uuid.UUID,
-        model: str,
-        day: date,
-        *,
-        requests: int,
-        prompt_tokens: int,
-        completion_tokens: int,
-    ) -> None: ...
+    def require(self, tenant_id: uuid.UUID, principal: str) -> None: ...
+    def reserve(
+        self, tenant_id: uuid.UUID, principal: str, model: str, *, prompt_tokens: int, completion_tokens: int
+    ) -> date: ...
+    def settle(self, settlement: Settlement) -> None: ...
+
+
+class Postponing:
+    """The ledger for one request, whose last settlement waits until it is written with something else.
+
+    What was paid for is not thrown away where it cannot be counted: the estimate stays.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._waiting: Settlement | None = None
+
+    def require(self, tenant_id: uuid.UUID, principal: str) -> None:
+        self._ledger.require(tenant_id, principal)
+
+    def reserve(
+        self, tenant_id: uuid.UUID, principal: str, model: str, *, prompt_tokens: int, completion_tokens: int
+    ) -> date:
+        self.settle_now()
+        return self._ledger.reserve(
+            tenant_id, principal, model, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
+        )
+
+    def settle(self, settlement: Settlement) -> None:
+        self.settle_now()
+        self._waiting = settlement
+
+    def settle_now(self) -> None:
+        """Settle what waits, in a round trip of its own."""
+        if (settlement := self.taken()) is not None:
+            with suppress(UnavailableError):
+                self._ledger.settle(settlement)
+
+    def taken(self) -> Settlement | None:
+        """Return what waits, for the caller to settle."""
+        settlement, self._waiting = self._waiting, None
+        return settlement
 
 
 class Metered:
-    """The model for one request or one document of a tenant; `used` is what it has come to, whatever became of it.
+    """The model for one request of a caller, or one document; `used` is what it has come to, whatever became of it.
 
     Each call is counted before it is made, by what it takes at most, and corrected by what the model says that it took.
-    One that fails costs the tenant its requests and no tokens. BudgetError when the tenant's day has no room for it.
+    One that fails costs its requests and no tokens. BudgetError when tenant or caller have no room for it.
     """
 
-    def __init__(self, llm: LLM, ledger: Ledger, tenant_id: uuid.UUID) -> None:
+    def __init__(self, llm: LLM, ledger: Ledger, tenant_id: uuid.UUID, principal: str) -> None:
         self._llm = llm
         self._ledger = ledger
-        self._tenant_id = tenant_id
+        self._payer = (tenant_id, principal)
         self.used = Usage()
         self.embedding_model = llm.embedding_model
         self.dimensions = llm.dimensions
@@ -75,7 +106,7 @@ class Metered:
     def require_embedding(self) -> None:
         """Raise what an `embed` would now, where that is known without asking anybody."""
         with self._refusals():
-            self._ledger.require(self._tenant_id)
+            self._ledger.require(*self._payer)
         self._llm.require_embedding()
 
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
@@ -117,7 +148,7 @@ class Metered:
         """Reserve `most` for a call, and settle what it came to."""
         with self._refusals():
             day = self._ledger.reserve(
-                self._tenant_id, model, prompt_tokens=most.prompt_tokens, completion_tokens=most.completion_tokens
+                *self._payer, model, prompt_tokens=most.prompt_tokens, completion_tokens=most.completion_tokens
             )
         call = Usage()
         try:
@@ -128,10 +159,12 @@ class Metered:
             self.used.add(call)
             with suppress(UnavailableError):  # what was paid for is not thrown away; the estimate stays
                 self._ledger.settle(
-                    self._tenant_id,
-                    model,
-                    day,
-                    requests=call.requests - 1,
-                    prompt_tokens=call.prompt_tokens - most.prompt_tokens,
-                    completion_tokens=call.completion_tokens - most.completion_tokens,
+                    Settlement(
+                        *self._payer,
+                        model,
+                        day,
+                        requests=call.requests - 1,
+                        prompt_tokens=call.prompt_tokens - most.prompt_tokens,
+                        completion_tokens=call.completion_tokens - most.completion_tokens,
+                    )
                 )

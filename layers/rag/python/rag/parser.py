@@ -28,7 +28,7 @@ from rag import limits as limiting
 from rag.confinement import Bounds
 from rag.errors import DocumentError
 from rag.limits import Limits
-from rag.recognition import Scans
+from rag.recognition import Kept, Scans
 from rag.types import Parsed, Section
 
 if TYPE_CHECKING:
@@ -62,15 +62,15 @@ class Parser:
         self._helper: _Helper | None = None
         self._lock = threading.Lock()
 
-    def parse(self, path: Path, name: str) -> Parsed:
+    def parse(self, path: Path, name: str, kept: Kept = recognition.NOTHING_KEPT) -> Parsed:
         """The text of the file at `path`, which its owner calls `name`; its sections stand in a file without a name.
 
         Raises DocumentError for whatever keeps it from being indexed, bounds included; the message says what to do.
-        UnavailableError when text recognition does not answer.
+        UnavailableError when text recognition does not answer; pages that are `kept` it is not asked for.
         """
         outcome, sections = self._run(path, name)
         read = Parsed(outcome["media_type"], sections, outcome["title"], tuple(outcome["pages_without_text"]))
-        return recognition.completed(read, self._scans, lambda page: self._run(path, name, page)[1].data)
+        return recognition.completed(read, self._scans, lambda page: self._run(path, name, page)[1].data, kept)
 
     def close(self) -> None:
         """End the helper process and remove its directory; the next `parse` starts another."""

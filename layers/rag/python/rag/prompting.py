@@ -74,10 +74,11 @@ MANNERS: dict[Style, Manner] = {
 }
 
 # Part of the key under which answers are cached: a change of the rules changes it by itself, one of the frame by hand.
-PROMPT_VERSION = "1-" + hashlib.sha256((_SYSTEM + repr(MANNERS)).encode()).hexdigest()[:12]
+PROMPT_VERSION = "2-" + hashlib.sha256((_SYSTEM + repr(MANNERS)).encode()).hexdigest()[:12]
 
-# Line ends that JSON leaves as they are, and the "<" with which chat templates open their control tokens.
-_ESCAPED = re.compile("[\x85\u2028\u2029<]")
+# Line ends that JSON leaves as they are, and what chat templates open their control tokens with: "<" (<|im_start|>,
+# <s>, <start_of_turn>, <｜User｜> …) and "[" before a word ([INST], [/INST], [SYSTEM_PROMPT], [gMASK] …).
+_ESCAPED = re.compile(r"[\x85\u2028\u2029<]|\[(?=/?[A-Za-z_]+\])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,11 @@ class Prompt:
 
     messages: list[dict[str, str]]
     passages: tuple[Hit, ...]
+
+    @property
+    def rules(self) -> str:
+        """What only the model is told."""
+        return self.messages[0]["content"]
 
 
 def prompt(

@@ -6,10 +6,11 @@ import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from rag.errors import DocumentError
+from rag.errors import DocumentError, UnavailableError
 from rag.types import Parsed, Section
 
 
@@ -19,6 +20,24 @@ class Recognizer(Protocol):
     at_once: int
 
     def read(self, picture: bytes) -> str: ...
+
+
+class Kept(Protocol):
+    """What was read of the document before, page → text; and a place for what is read now."""
+
+    def found(self) -> dict[int, str]: ...
+    def keep(self, page: int, text: str) -> None: ...
+
+
+class _NothingKept:
+    def found(self) -> dict[int, str]:
+        return {}
+
+    def keep(self, page: int, text: str) -> None:
+        """There is no place for it."""
+
+
+NOTHING_KEPT = _NothingKept()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +52,15 @@ class Scans:
 UNREAD = Scans()
 
 
-def completed(parsed: Parsed, scans: Scans, picture: Callable[[int], bytes]) -> Parsed:
+def completed(parsed: Parsed, scans: Scans, picture: Callable[[int], bytes], kept: Kept = NOTHING_KEPT) -> Parsed:
     """The document with the text of its pages that had none; a warning names those that still have none.
 
     `picture` draws a page (1-based). NO_TEXT when nothing of the document has text; UnavailableError when the
-    recognizer does not answer, so that another delivery reads the document whole.
+    recognizer does not answer: another delivery asks it for what is not `kept` by then.
     """
     if not parsed.pages_without_text:
         return parsed
-    found = _recognised(parsed.pages_without_text, scans, picture) if scans.recognizer else {}
+    found = _recognised(parsed.pages_without_text, scans, picture, kept) if scans.recognizer else {}
     sections = _Merged(parsed.sections, tuple(Section(text, page) for page, text in sorted(found.items())))
     if next(iter(sections), None) is None:
         raise DocumentError("NO_TEXT", _nothing(scans))
@@ -60,33 +79,46 @@ class _Merged:
         return heapq.merge(self.read, self.recognised, key=lambda section: section.page or 0)
 
 
-def _recognised(pages: Sequence[int], scans: Scans, picture: Callable[[int], bytes]) -> dict[int, str]:
+def _recognised(pages: Sequence[int], scans: Scans, picture: Callable[[int], bytes], kept: Kept) -> dict[int, str]:
     """Page → text, where there is any, of the first pages; as many as time allows for."""
     recognizer = scans.recognizer
     if recognizer is None:
         return {}
-    end = time.monotonic() + scans.seconds
     waiting: list[tuple[int, Future[str]]] = []
-    found: dict[int, str] = {}
+    failures: list[UnavailableError] = []
+    found = kept.found()
+    asked = [page for page in pages[: scans.pages] if page not in found]
 
     def take() -> None:
         page, text = waiting.pop(0)
-        found[page] = _storable(text.result())
+        try:
+            found[page] = _storable(text.result())
+        except UnavailableError as error:  # raised when those that are being read meanwhile are kept
+            failures.append(error)
+        else:
+            kept.keep(page, found[page])
 
     with ThreadPoolExecutor(recognizer.at_once) as pool:
-        for page in pages[: scans.pages]:
-            if time.monotonic() > end:
-                break
-            try:
-                drawn = picture(page)
-            except DocumentError:  # this page only: the others may do better, and it is named in the end
-                continue
+        for page, drawn in _pictures(asked, picture, scans.seconds):
             waiting.append((page, pool.submit(recognizer.read, drawn)))
             if len(waiting) > recognizer.at_once:  # no more pictures in memory than are being read, and the next
                 take()
+            if failures:
+                break
         while waiting:
             take()
+    if failures:
+        raise failures[0]
     return {page: text for page, text in found.items() if any(letter.isalnum() for letter in text)}
+
+
+def _pictures(pages: Sequence[int], picture: Callable[[int], bytes], seconds: float) -> Iterator[tuple[int, bytes]]:
+    end = time.monotonic() + seconds
+    for page in pages:
+        if time.monotonic() > end:
+            return
+        with suppress(DocumentError):  # this page only: the others may do better, and it is named in the end
+            yield page, picture(page)
 
 
 def _storable(text: str) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol
 
-from rag import records
+from rag import metadata, records
 from rag.deadline import Deadline
 from rag.types import Direction, Indexed, Listed, Pass, Unsettled
 
@@ -19,6 +20,8 @@ RESERVE_SECONDS = 20.0
 KEYS_PER_SAVE = 1000
 # Documents that one sweep settles, the oldest first.
 SWEPT_AT_ONCE = 1000
+
+NOTHING: tuple[str, None] = ("", None)
 
 
 class Bucket(Protocol):
@@ -85,7 +88,8 @@ def reconcile(
     before = datetime.now(UTC) - timedelta(seconds=bounds.settled_seconds)
     try:
         for key, listed, indexed in _pairs(begun.after_key, bucket=bucket, store=store, but=but):
-            direction = difference(listed, indexed, before=before)
+            look = difference if metadata.described(key) is None else misdescription
+            direction = look(listed, indexed, before=before)
             if direction:
                 queue.send_object(bucket.name, key)
             done = done.past(key, direction)
@@ -103,7 +107,7 @@ def reconcile(
 
 def difference(listed: Listed | None, indexed: Indexed | None, *, before: datetime) -> Direction | None:
     """What is wrong with a key that nobody has touched since `before`; None for one that is right, or under way."""
-    if (listed and listed.at > before) or (indexed and (indexed.updated_at > before or indexed.leased)):
+    if _under_way(listed, indexed, before):
         return None
     there = listed.version_id if listed else None
     if there is None:
@@ -111,6 +115,20 @@ def difference(listed: Listed | None, indexed: Indexed | None, *, before: dateti
     if indexed is None:
         return "missing"
     return None if indexed.version_id == there else "outdated"
+
+
+def misdescription(listed: Listed | None, indexed: Indexed | None, *, before: datetime) -> Direction | None:
+    """Whether a document is described by another sidecar than there is now, or by one that is gone; else as above.
+
+    Whoever ends the ingest of a document reads the sidecar then.
+    """
+    if indexed is None or indexed.status not in {"ready", "failed"} or _under_way(listed, indexed, before):
+        return None
+    return None if indexed.sidecar == (listed.version_id if listed else None) else "misdescribed"
+
+
+def _under_way(listed: Listed | None, indexed: Indexed | None, before: datetime) -> bool:
+    return bool((listed and listed.at > before) or (indexed and (indexed.updated_at > before or indexed.leased)))
 
 
 def sweep(
@@ -148,31 +166,51 @@ def sweep(
 def _pairs(
     after: str, *, bucket: Bucket, store: Store, but: uuid.UUID
 ) -> Iterator[tuple[str, Listed | None, Indexed | None]]:
-    """Each document's key with what stands in the bucket and in the index, of one tenant after the other."""
+    """Each key of a document or a sidecar with what the bucket and the index hold, of one tenant after the other.
+
+    With a sidecar's key stands the document that it describes.
+    """
     for tenant_id in store.tenants():
         prefix = f"{tenant_id}/"
         if tenant_id == but or (prefix < after and not after.startswith(prefix)):
             continue
         here = after if after.startswith(prefix) else ""
-        listed = (one for one in bucket.listed(prefix, after=here) if _is_document(one.object_key))
-        yield from _joined(listed, store.documents(tenant_id, after=here))
+        listed = (one for one in bucket.listed(prefix, after=here) if records.document(one.object_key))
+        held = (pair for pair in _with_sidecars(store.documents(tenant_id, after=here)) if pair[0] > here)
+        yield from _joined(listed, held)
 
 
-def _is_document(object_key: str) -> bool:
-    found = records.document(object_key)
-    return found is not None and not found.sidecar
+def _with_sidecars(documents: Iterable[Indexed]) -> Iterator[tuple[str, Indexed]]:
+    """Each document under its own key and under its sidecar's, in the order of both.
+
+    Between the two stand only keys that begin with the document's: no more than a key has letters wait at once.
+    """
+    waiting: list[tuple[str, Indexed]] = []
+    for document in documents:
+        while waiting and waiting[0][0] < document.object_key:
+            yield heapq.heappop(waiting)
+        yield document.object_key, document
+        heapq.heappush(waiting, (metadata.sidecar(document.object_key), document))
+    while waiting:
+        yield heapq.heappop(waiting)
 
 
-def _joined(bucket: Iterator[Listed], index: Iterator[Indexed]) -> Iterator[tuple[str, Listed | None, Indexed | None]]:
-    """Merge two sequences that are in the same order; what was deleted and is not held is nothing."""
-    listed, indexed = next(bucket, None), next(index, None)
+def _joined(
+    bucket: Iterator[Listed], index: Iterator[tuple[str, Indexed]]
+) -> Iterator[tuple[str, Listed | None, Indexed | None]]:
+    """Merge two sequences that are in the same order, without what is in neither.
+
+    That is what was deleted and is not held, and a sidecar that never was, or is of no document.
+    """
+    listed, (held, indexed) = next(bucket, None), next(index, NOTHING)
     while listed or indexed:
-        key = min(one.object_key for one in (listed, indexed) if one)
+        key = min(one for one in (listed and listed.object_key, held) if one)
         left = listed if listed and listed.object_key == key else None
-        right = indexed if indexed and indexed.object_key == key else None
-        if right or (left and left.version_id):
+        right = indexed if held == key else None
+        version_id = left and left.version_id
+        if (version_id or right) if metadata.described(key) is None else (right and (version_id or right.sidecar)):
             yield key, left, right
         if left:
             listed = next(bucket, None)
         if right:
-            indexed = next(index, None)
+            held, indexed = next(index, NOTHING)

@@ -18,10 +18,12 @@ from rag.deadline import Deadline
 from rag.diversifying import MMR_MAX_CANDIDATES, Ranked, cap, diversify, repeats_last, rivals
 from rag.errors import UnavailableError
 from rag.explaining import Trace
-from rag.types import JSON, Candidate, Filters, Fusion, Hit, Mode, Retrieved, Vector, Whereabouts
+from rag.types import JSON, Candidate, Filters, Fusion, Hit, Mode, Retrieved, Scope, Vector, Whereabouts
 
 EMBED_SECONDS = 8.0
 _FUSED_ELSEWHERE = 8
+# A list so short may well be of one document.
+_CROWD = 5
 
 
 class Embedder(Protocol):
@@ -48,7 +50,7 @@ class Snapshot(Protocol):
 class Store(Protocol):
     def search(
         self,
-        tenant_id: uuid.UUID,
+        scope: Scope,
         collection: str,
         *,
         embedding: Vector | None,
@@ -84,12 +86,12 @@ class Stages:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, of which part of a tenant's documents; `why_not` is a document to be told about.
+    """What is asked, in what scope, of which part of its documents; `why_not` is a document to be told about.
 
     Every candidate is read where what became of each is `explained`.
     """
 
-    tenant_id: uuid.UUID
+    scope: Scope
     text: str
     collection: str = "default"
     mode: Mode = "hybrid"
@@ -98,6 +100,10 @@ class Question:
     stages: Stages = field(default_factory=Stages)
     why_not: uuid.UUID | None = None
     explained: bool = False
+
+    @property
+    def tenant_id(self) -> uuid.UUID:
+        return self.scope.tenant_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,11 @@ class Found:
     timings_ms: dict[str, float]
     trace: Trace
     reranked: list[Hit] | None = None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether one document has the whole of a list."""
+        return len(self.hits) >= _CROWD and len({hit.document_id for hit in self.hits}) == 1
 
 
 def search(
@@ -147,7 +158,7 @@ def search(
     asked, selection = Asked(question.text), Selection(question, mode)
     with timings.measure("search"):
         hits, language, frequencies, chunk_count = store.search(
-            question.tenant_id,
+            question.scope,
             question.collection,
             embedding=embedding,
             lexemes=asked.lexemes,

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from rag.types import Fusion, Rerank
+from rag.oidc import Issuer, check_together
+from rag.types import Fusion, KeptQuestions, Rerank
 
 PREFIX = "RAG_"
 
@@ -50,7 +51,13 @@ class Settings(BaseModel):
     chat_model: str = Field("gpt-4.1-mini", description="Model that answers from the passages.")
     tokenizer_path: str = Field("", description="tokenizer.json of the embedding model; empty: tokens are estimated.")
     embedding_usd_per_million_tokens: float | None = Field(
-        None, ge=0, description="What embedding a million tokens costs; unset: the history tells no cost."
+        None, ge=0, description="What embedding a million tokens costs; unset: it is told nowhere."
+    )
+    prompt_usd_per_million_tokens: float | None = Field(
+        None, ge=0, description="What a million tokens cost that the chat model is sent; unset: it is told nowhere."
+    )
+    completion_usd_per_million_tokens: float | None = Field(
+        None, ge=0, description="What a million tokens cost that the chat model writes; unset: it is told nowhere."
     )
     ingest_threads: int = Field(
         4, ge=1, le=10, description="Documents of one batch that ingest works on at once, each with a connection."
@@ -115,11 +122,27 @@ class Settings(BaseModel):
     min_score: float | None = Field(None, ge=0, le=1, description="Relevance that an answer needs; unset: calibrated.")
     context_tokens: int = Field(3000, ge=100, description="Tokens of passages in a prompt.")
     answer_tokens: int = Field(500, ge=16, description="Tokens that an answer may have.")
+    rate_limit_requests: int = Field(
+        100, ge=0, le=1_000_000, description="Requests that a key may make in a window; 0: any number."
+    )
+    rate_limit_window: int = Field(60, ge=1, le=86_400, description="Seconds in which these come back, one by one.")
+    tenant_rate_limit_requests: int = Field(
+        1000, ge=0, le=1_000_000, description="Requests that all of a tenant may make in a window; 0: any number."
+    )
     tenant_requests_per_day: int = Field(
         0, ge=0, description="Requests to models that a tenant may cause on a day of UTC; 0: any number."
     )
     tenant_tokens_per_day: int = Field(
         0, ge=0, description="Tokens, in and out, that a tenant may cause on a day of UTC; 0: any number."
+    )
+    tenant_tokens_per_month: int = Field(
+        0, ge=0, description="Tokens, in and out, that a tenant may cause in a month of UTC; 0: any number."
+    )
+    tenant_usd_per_day: float = Field(
+        0, ge=0, description="What a tenant's tokens may cost on a day of UTC, by the prices above; 0: any amount."
+    )
+    tenant_usd_per_month: float = Field(
+        0, ge=0, description="What a tenant's tokens may cost in a month of UTC; 0: any amount."
     )
     index_chunks: int = Field(
         10_000, ge=1, description="A collection with more chunks gets indexes; for maintain and ingest."
@@ -133,8 +156,20 @@ class Settings(BaseModel):
     cache_ttl_seconds: int = Field(1800, ge=1, description="How long an answer or embedding stays in the cache.")
     request_seconds: float = Field(25, gt=0, description="Time for one request when the platform gives more.")
     stream_seconds: float = Field(110, gt=0, description="Time for one streamed answer when the platform gives more.")
+    audit_questions: KeptQuestions = Field(
+        "off", description="What the audit log keeps of questions: off (nothing), hash (a digest), or text."
+    )
+    audit_failure: Literal["open", "closed"] = Field(
+        "open",
+        description="What becomes of a request whose row of the audit log fails: open (answered), or closed (503).",
+    )
+    audit_days: int = Field(400, ge=30, description="How many days rows of the audit log are kept; for maintain only.")
     cors_origins: list[str] = Field(
         default_factory=list, description="JSON list of the origins of web pages that may call the API."
+    )
+    oidc: list[Issuer] = Field(
+        default_factory=list,
+        description="JSON list of the issuers whose access tokens are accepted; for authorize only.",
     )
     upload_seconds: int = Field(900, ge=60, le=3600, description="How long a presigned upload is valid.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log line.")
@@ -153,11 +188,37 @@ class Settings(BaseModel):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _issuers_are_secure(self) -> Settings:
+        check_together(self.oidc)
+        insecure = [] if self.stage == "local" else [each.issuer for each in self.oidc if not each.is_secure()]
+        if insecure:
+            msg = f"RAG_OIDC: {insecure[0]} and its jwks_uri must begin with https:// and name a host"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _budgets_have_prices(self) -> Settings:
+        if (self.tenant_usd_per_day or self.tenant_usd_per_month) and not self.priced:
+            msg = "a budget in USD needs RAG_{EMBEDDING,PROMPT,COMPLETION}_USD_PER_MILLION_TOKENS"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def priced(self) -> bool:
+        """Whether it is known what every call to a model costs."""
+        prices = (
+            self.embedding_usd_per_million_tokens,
+            self.prompt_usd_per_million_tokens,
+            self.completion_usd_per_million_tokens,
+        )
+        return None not in prices
+
     @property
     def _webhook_schemes(self) -> set[str]:
         return {"https", "http"} if self.stage == "local" else {"https"}
 
-    @field_validator("role_secrets", "iam_roles", "cors_origins", mode="before")
+    @field_validator("role_secrets", "iam_roles", "cors_origins", "oidc", mode="before")
     @classmethod
     def _from_json(cls, value: object) -> object:
         return json.loads(value) if isinstance(value, str) else value

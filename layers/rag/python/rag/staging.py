@@ -30,12 +30,15 @@ from rag.types import (
 CHUNKS_AT_ONCE = 1_000
 # What storing may need after the last vector came.
 RESERVE_SECONDS = 20.0
-# Of the last transaction, which moves every row: measured at a third of it.
-SECONDS_PER_CHUNK = 0.001
+# Of the last transaction, which moves every row: twice and more what was measured without an index to insert into, and
+# with one (docs/benchmarks.md, `last ms/chunk` and `added rows/s`).
+SECONDS_PER_CHUNK = {False: 0.0003, True: 0.006}
 
 
 class Staging(Protocol):
     def find(self, location: Location, version: ObjectVersion) -> Staged | None: ...
+    def pages(self, location: Location, content_hash: bytes) -> dict[int, str]: ...
+    def keep_page(self, location: Location, content_hash: bytes, page: int, content: str) -> None: ...
     def begin(self, location: Location, version: ObjectVersion) -> None: ...
     def add(
         self, location: Location, collection: Collection, version: ObjectVersion, chunks: Sequence[IndexedChunk]
@@ -74,6 +77,21 @@ class Embedder(Protocol):
 
 class OvertakenError(Exception):
     """Another version of the document is being staged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What text recognition read of a file: a page is paid for once, however often its document is delivered."""
+
+    location: Location
+    content_hash: bytes
+    staging: Staging
+
+    def found(self) -> dict[int, str]:
+        return self.staging.pages(self.location, self.content_hash)
+
+    def keep(self, page: int, text: str) -> None:
+        self.staging.keep_page(self.location, self.content_hash, page, text)
 
 
 @dataclass(slots=True)
@@ -158,7 +176,8 @@ class Large:
         None of the chunks is seen before all are, so that this is one transaction: a run that has not `worked` begins
         it whatever time there is.
         """
-        if self.worked and self.deadline.remaining() < RESERVE_SECONDS + SECONDS_PER_CHUNK * staged.chunk_count:
+        needed = RESERVE_SECONDS + SECONDS_PER_CHUNK[self.collection.indexed] * staged.chunk_count
+        if self.worked and self.deadline.remaining() < needed:
             msg = f"time is short: all {staged.chunk_count:,} passages are embedded and kept"
             raise OutOfTimeError(msg, version_id=self.version.version_id, progress=staged.progress)
         content = DocumentContent(

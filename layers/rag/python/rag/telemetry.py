@@ -4,19 +4,55 @@ from __future__ import annotations
 
 import os
 import threading
+import traceback
+from collections.abc import Iterator
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
+from rag.errors import RagError
 from rag.types import Usage
 
 NAMESPACE = "Rag"
 
 
+class _Formatter(LambdaPowertoolsFormatter):
+    def formatException(self, ei: Any) -> str:  # noqa: N802 (the standard library's name)
+        return described(ei[1])
+
+
+def described(error: BaseException) -> str:
+    """Return which error it is, and where in the code it and what caused it were raised, the first cause last.
+
+    Neither a line of code nor what a library says of it: that may be a statement with what a tenant stored in it, or
+    the address of a server. What an error of ours says is written by us.
+    """
+    return "; because of ".join(map(_described, _chain(error)))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The causes, each once: an error that was raised again while its effect was handled is its own."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _described(error: BaseException) -> str:
+    kind = type(error)
+    said = f" ({error})" if isinstance(error, RagError) else ""
+    frames = traceback.walk_tb(error.__traceback__)
+    places = [f"{frame.f_globals.get('__name__')}:{line} {frame.f_code.co_name}" for frame, line in frames]
+    return f"{kind.__module__}.{kind.__qualname__}{said} in {' > '.join(places)}"
+
+
 def logger() -> Logger:
     """JSON lines with the request id and the stage; `RAG_LOG_LEVEL` says how much."""
     return Logger(
+        logger_formatter=_Formatter(serialize_stacktrace=False),
         service=_function(),
         level=os.environ.get("RAG_LOG_LEVEL", "INFO"),
         stage=os.environ.get("RAG_STAGE", "local"),

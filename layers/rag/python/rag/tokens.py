@@ -43,5 +43,5 @@ def estimate(text: str) -> int:
     # `re` keeps what it compiled; ASCII need not wait for it.
     unspaced = 0 if text.isascii() else len(re.findall(_UNSPACED, text))
     words = re.sub(_UNSPACED, " ", text).split() if unspaced else text.split()
-    overlong = sum(len(word) // _LONG_WORD for word in words)
+    overlong = sum([length // _LONG_WORD for length in map(len, words) if length >= _LONG_WORD])
     return unspaced + overlong + round(len(words) * _TOKENS_PER_WORD)

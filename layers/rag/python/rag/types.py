@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from rag.effort import Effort
 
@@ -21,13 +21,18 @@ Status = Literal["uploaded", "processing", "ready", "failed"]
 # What beginning with a document comes to (rag/store/index.py).
 Begun = Literal["begun", "settled", "duplicate", "busy"]
 # How a key of the index differs from the bucket: not there, another version, there without an object.
-Direction = Literal["missing", "outdated", "orphaned"]
+Direction = Literal["missing", "outdated", "orphaned", "misdescribed"]
+DIRECTIONS: tuple[str, ...] = get_args(Direction)
 # How an attempt at a document ended: interrupted, it is left to the next delivery; superseded, the object was another.
 AttemptOutcome = Literal["ready", "failed", "forgotten", "interrupted", "superseded"]
 Role = Literal["reader", "writer", "admin"]
+KeyStatus = Literal["live", "expired", "revoked"]
+# What the audit log keeps of a question: nothing, a digest that tells whether a known one was asked, or its text.
+KeptQuestions = Literal["off", "hash", "text"]
 
 Scalar: TypeAlias = str | int | float | bool
 Metadata: TypeAlias = dict[str, Scalar | list[str]]  # what users say of a document (rag/metadata.py)
+Principals: TypeAlias = tuple[str, ...]  # `user:…`, `group:…` and `key:…`: who may see a document (rag/permissions.py)
 
 # A value or a list (`any`, `all`) is compared with a field; a list that is stored matches where an item of it does.
 Operator = Literal["eq", "any", "all", "gte", "gt", "lte", "lt", "exists", "prefix"]
@@ -131,7 +136,7 @@ class StoredVersion:
     is_marker: bool = False
 
 
-ErasureScope = Literal["document", "collection", "tenant"]
+ErasureScope = Literal["document", "collection", "tenant", "principal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +165,37 @@ class ErasureWork:
     key: str | None
     last_version: str | None
     requested_at: datetime
+    principal: str | None = None
+
+
+class Beside(NamedTuple):
+    """What a sidecar holds, and who had it uploaded, where that was a caller of the API who does not see everything."""
+
+    content: bytes
+    author: str | None = None
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A document's user metadata as the bucket has it now; with an `error`, what it had before stays."""
+    """A document's user metadata as the bucket has it now; with an `error`, what it had before stays.
+
+    Who may see it by the sidecar, and by the upload; None where it limits nobody. `unread`: what is said of that cannot
+    be read. `author`: as whom the sidecar was uploaded, None where by somebody who may see every document. `sidecar` is
+    the version of it that was read, None where there was none.
+    """
 
     metadata: Metadata = field(default_factory=dict)
     error: str | None = None
+    beside: Principals | None = None
+    uploaded: Principals | None = None
+    author: Principals | None = None
+    unread: bool = False
+    sidecar: str | None = None
+
+    @property
+    def allowed(self) -> Principals | None:
+        return self.uploaded if self.beside is None else self.beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,13 +323,17 @@ class Listed(NamedTuple):
 
 
 class Indexed(NamedTuple):
-    """What the index holds under a key of the bucket; `leased` while a run is at work on it."""
+    """What the index holds under a key of the bucket; `leased` while a run is at work on it.
+
+    `sidecar` is the version of its sidecar that it is described by, None where by none.
+    """
 
     object_key: str
     version_id: str | None
     status: Status
     updated_at: datetime
     leased: bool
+    sidecar: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +346,7 @@ class Pass:
     missing: int = 0
     outdated: int = 0
     orphaned: int = 0
+    misdescribed: int = 0
 
     def past(self, key: str, direction: Direction | None) -> Pass:
         """The comparison after one more key."""
@@ -322,7 +355,7 @@ class Pass:
 
     def since(self, earlier: Pass) -> Pass:
         """What was compared and found after that."""
-        names = ("compared", "missing", "outdated", "orphaned")
+        names = ("compared", *DIRECTIONS)
         return replace(self, **{name: getattr(self, name) - getattr(earlier, name) for name in names})
 
 
@@ -364,11 +397,104 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is asking, as the authorizer found."""
+    """Who is asking, as the authorizer found: `key:<id>` or `user:<subject>`.
+
+    `collections` are those that the credential is limited to; None: all of the tenant's. `groups` are the caller's, by
+    name, which documents may be limited to, as they may be to the user's `email`, which is verified.
+    `requests_per_minute` is what the credential may make, and `tenant_requests_per_minute` all of its tenant, in the
+    place of the deployment's numbers; 0: any number.
+    """
 
     tenant_id: uuid.UUID
     principal: str
     role: Role
+    collections: tuple[str, ...] | None = None
+    groups: tuple[str, ...] = ()
+    email: str | None = None
+    requests_per_minute: int | None = None
+    tenant_requests_per_minute: int | None = None
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """What a document that is not for everyone has to name to be for this caller."""
+        by_email = [f"user:{self.email}"] if self.email else []
+        return (self.principal, *by_email, *(f"group:{name}" for name in self.groups))
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a transaction may see of one tenant: the database shows it nothing else (sql/migrations, "access").
+
+    Of documents that are not for everyone those that name one of the `identities`, of collections those of these names;
+    None: all of them, as functions see that act for a whole tenant.
+    """
+
+    tenant_id: uuid.UUID
+    identities: tuple[str, ...] | None = None
+    collections: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, caller: Caller) -> Scope:
+        """What a caller may see: an admin manages every document of the tenant."""
+        return cls(caller.tenant_id, None if caller.role == "admin" else caller.identities, caller.collections)
+
+
+class RequestClaim(NamedTuple):
+    """The right of one run to carry out a request that names itself."""
+
+    caller: Caller
+    key_hash: bytes
+    attempt: uuid.UUID
+
+
+class KeptAnswer(NamedTuple):
+    """What was answered to such a request; without a body where that is shown only once."""
+
+    status: int
+    media_type: str | None
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class WantedKey:
+    """What an API key is to be: named, for a role, for some collections (None: all) and groups, until then."""
+
+    name: str
+    role: Role
+    collections: tuple[str, ...] | None = None
+    groups: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """All that is known of an API key but what it is compared with; `replaced_by` is the id of its successor."""
+
+    id: str
+    name: str
+    role: Role
+    collections: list[str] | None
+    groups: list[str]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+    replaced_by: str | None
+    status: KeyStatus
+
+
+@dataclass(frozen=True, slots=True)
+class TenantSummary:
+    """What an operator sees of a tenant; the numbers are None where they are the deployment's."""
+
+    id: uuid.UUID
+    name: str
+    created_at: datetime
+    requests_per_day: int | None
+    tokens_per_day: int | None
+    live_keys: int
+    last_used_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +519,8 @@ class Document:
     read_count: int | None = None
     embedded_count: int | None = None
     all_read: bool | None = None
+    # None: everyone of the tenant may see it; nobody: only admins.
+    allowed_principals: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,11 +574,21 @@ class DocumentQuery:
 
 @dataclass(frozen=True, slots=True)
 class CollectionSummary:
+    """What a collection holds, and how many of its documents are in each state but `ready`.
+
+    Of large ones that are being ingested, how many passages are read and embedded so far.
+    """
+
     name: str
     language: str
     created_at: datetime
     document_count: int
     chunk_count: int
+    uploaded: int
+    processing: int
+    failed: int
+    passages_read: int
+    passages_embedded: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
 from rag.types import EmbeddingSpace
@@ -15,22 +16,28 @@ from rag.types import EmbeddingSpace
 if TYPE_CHECKING:
     import uuid
 
+    from rag.access_tokens import AccessTokens
     from rag.bucket import Bucket
     from rag.bus import Bus
     from rag.cache import Cache
+    from rag.deadline import Deadline
     from rag.llm import LLM
-    from rag.metering import Metered
+    from rag.metering import Ledger, Metered
     from rag.parser import Parser
     from rag.queue import Queue
     from rag.recognition import Recognizer
     from rag.reranking import Listwise
     from rag.settings import Settings
     from rag.store.access import KeyStore, TenantStore
+    from rag.store.audit import AuditRetention, AuditStore
     from rag.store.catalog import Catalog
     from rag.store.conversations import ConversationStore
     from rag.store.database import Database
     from rag.store.erasures import ErasureRequests, ErasureStore
+    from rag.store.export import ExportStore
+    from rag.store.idempotency import IdempotencyStore
     from rag.store.index import IndexStore
+    from rag.store.keyring import Keyring
     from rag.store.maintenance import IndexMaintenance
     from rag.store.outbox import OutboxStore
     from rag.store.reconciliation import ReconciliationStore
@@ -38,9 +45,14 @@ if TYPE_CHECKING:
     from rag.store.staged import StagingStore
     from rag.store.usage import UsageStore
     from rag.store.weights import WeightMaintenance
+    from rag.throttling import Throttle
     from rag.webhook import Webhook
 
+# Whom the tenant's documents are counted to.
+INGEST = "ingest"
 DATABASE_PORT = 5432  # where the URL names none
+# In which an invocation says that it could not do its work.
+LAST_SECONDS = 1.0
 
 
 def preload(*, clients: bool) -> None:
@@ -108,6 +120,22 @@ def database() -> Database:
     return Database(settings().database_url, database_password)
 
 
+class Invocation(Protocol):
+    def get_remaining_time_in_millis(self) -> int: ...
+
+
+def until_the_end(invocation: Invocation, *, margin_seconds: float, most_seconds: float = math.inf) -> Deadline:
+    """Return when this invocation's work must have ended, so long before Lambda ends it, and at most so much later.
+
+    Nobody waits for the database beyond that, but for what is to be written of work that took all its time.
+    """
+    from rag import deadline  # noqa: PLC0415
+
+    left = invocation.get_remaining_time_in_millis() / 1000
+    database().deadline = deadline.Deadline.after(min(left - LAST_SECONDS, most_seconds))
+    return deadline.Deadline.after(min(left - margin_seconds, most_seconds))
+
+
 @cache
 def search_store() -> SearchStore:
     from rag.store.search import SearchStore  # noqa: PLC0415
@@ -120,6 +148,34 @@ def conversation_store() -> ConversationStore:
     from rag.store.conversations import ConversationStore  # noqa: PLC0415
 
     return ConversationStore(database(), settings().conversation_ttl_seconds)
+
+
+@cache
+def idempotency_store() -> IdempotencyStore:
+    from rag.store.idempotency import IdempotencyStore  # noqa: PLC0415
+
+    return IdempotencyStore(database())
+
+
+@cache
+def audit_store() -> AuditStore:
+    from rag.store.audit import AuditStore  # noqa: PLC0415
+
+    return AuditStore(database())
+
+
+@cache
+def export_store() -> ExportStore:
+    from rag.store.export import ExportStore  # noqa: PLC0415
+
+    return ExportStore(database())
+
+
+@cache
+def audit_retention() -> AuditRetention:
+    from rag.store.audit import AuditRetention  # noqa: PLC0415
+
+    return AuditRetention(database(), settings().audit_days)
 
 
 def reranker(model: Metered) -> Listwise:
@@ -184,6 +240,20 @@ def key_store() -> KeyStore:
 
 
 @cache
+def access_tokens() -> AccessTokens:
+    from rag.access_tokens import AccessTokens  # noqa: PLC0415 (cryptography: 0.2 s, for who was sent a token)
+
+    return AccessTokens(settings().oidc)
+
+
+@cache
+def keyring() -> Keyring:
+    from rag.store.keyring import Keyring  # noqa: PLC0415
+
+    return Keyring(database())
+
+
+@cache
 def tenant_store() -> TenantStore:
     from rag.store.access import TenantStore  # noqa: PLC0415
 
@@ -206,16 +276,33 @@ def llm() -> LLM:
 
 @cache
 def usage_store() -> UsageStore:
+    from rag.spending import Budgets, Price  # noqa: PLC0415
     from rag.store.usage import UsageStore  # noqa: PLC0415
 
-    return UsageStore(database(), settings().tenant_requests_per_day, settings().tenant_tokens_per_day)
+    given = settings()
+    return UsageStore(
+        database(),
+        Budgets(
+            requests_per_day=given.tenant_requests_per_day,
+            tokens_per_day=given.tenant_tokens_per_day,
+            tokens_per_month=given.tenant_tokens_per_month,
+            usd_per_day=given.tenant_usd_per_day,
+            usd_per_month=given.tenant_usd_per_month,
+        ),
+        {
+            given.embedding_model: Price(given.embedding_usd_per_million_tokens or 0),
+            given.chat_model: Price(
+                given.prompt_usd_per_million_tokens or 0, given.completion_usd_per_million_tokens or 0
+            ),
+        },
+    )
 
 
-def model(tenant_id: uuid.UUID) -> Metered:
-    """Return the model for one request or one document of a tenant."""
+def model(tenant_id: uuid.UUID, principal: str, ledger: Ledger | None = None) -> Metered:
+    """Return the model for one request of a tenant's caller, or one document, whose principal is INGEST."""
     from rag.metering import Metered  # noqa: PLC0415
 
-    return Metered(llm(), usage_store(), tenant_id)
+    return Metered(llm(), ledger or usage_store(), tenant_id, principal)
 
 
 @cache
@@ -223,8 +310,19 @@ def answer_cache() -> Cache:
     from rag.cache import Cache  # noqa: PLC0415
 
     return Cache(
-        settings().redis_url, lambda: password(settings().redis_secret), ttl_seconds=settings().cache_ttl_seconds
+        settings().redis_url,
+        lambda: password(settings().redis_secret),
+        # Who can write to the cache need not know what the functions show the model server.
+        signing=lambda: secret(settings().model_secret) or password(settings().redis_secret),
+        ttl_seconds=settings().cache_ttl_seconds,
     )
+
+
+@cache
+def throttle() -> Throttle:
+    from rag.throttling import Throttle  # noqa: PLC0415
+
+    return Throttle(answer_cache())
 
 
 @cache

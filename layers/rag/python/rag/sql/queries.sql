@@ -2,62 +2,77 @@
 -- `{name}` stands for the text of that name. What a question runs stands in functions (sql/migrations/0018), whose plans a session keeps.
 
 -- begin_read --
--- One snapshot for everything a request reads; the tenant is the transaction's own and ends with it.
+-- One snapshot for everything a request reads; the scope is the transaction's own and ends with it.
 begin isolation level repeatable read, read only;
-select set_config('app.tenant', %(tenant)s::text, true)
+select {scope}
 
 -- begin_write --
 begin isolation level read committed;
-select set_config('app.tenant', %(tenant)s::text, true)
+select {scope}
 
--- begin_accounting --
--- Its commit does not wait for the disk: a server that crashes may forget the last half second of what was counted.
-begin isolation level read committed;
-select set_config('app.tenant', %(tenant)s::text, true), set_config('synchronous_commit', 'off', true)
+-- commit --
+-- Not of a transaction whose tenant something has changed: the error takes the commit with it.
+select keep_tenant(%(tenant)s); commit
+
+-- scope --
+-- Part of the statements here. What stays unsaid shows nothing: everything is said, by a star that no array is.
+set_config('app.tenant', %(tenant)s::text, true),
+set_config('app.identities', coalesce(%(identities)s::text[]::text, '*'), true),
+set_config('app.collections', coalesce(%(collections)s::text[]::text, '*'), true)
+
+-- unwaited --
+-- Part of the statements here. Their commit does not wait for the disk: a server that crashes may forget the last half second of what was counted.
+set_config('synchronous_commit', 'off', true)
 
 -- reserve_usage --
--- Nothing is counted where the day has no room for it.
-with today as (select (now() at time zone 'utc')::date as day),
-allowed as (
-  select coalesce(t.requests_per_day, %(requests_per_day)s) as requests, coalesce(t.tokens_per_day, %(tokens_per_day)s) as tokens
-  from tenants t where t.id = %(tenant)s
-),
-used as (
-  select coalesce(sum(u.requests), 0) as requests, coalesce(sum(u.prompt_tokens + u.completion_tokens), 0) as tokens
-  from model_usage u where u.tenant_id = %(tenant)s and u.day = (select day from today)
-),
-room as (
-  select a.requests = 0 or u.requests + 1 <= a.requests as requests_fit,
-    a.tokens = 0 or u.tokens + %(prompt_tokens)s + %(completion_tokens)s <= a.tokens as tokens_fit,
-    a.requests, a.tokens
-  from allowed a, used u
-),
-counted as (
-  insert into model_usage as m (tenant_id, day, model, shard, requests, prompt_tokens, completion_tokens)
-  select %(tenant)s, (select day from today), %(model)s, %(shard)s, 1, %(prompt_tokens)s, %(completion_tokens)s
-  from room where requests_fit and tokens_fit
-  on conflict (tenant_id, day, model, shard) do update set
-    requests = m.requests + excluded.requests,
-    prompt_tokens = m.prompt_tokens + excluded.prompt_tokens,
-    completion_tokens = m.completion_tokens + excluded.completion_tokens
+select * from reserve_usage(
+  (array[{scope}, {unwaited}])[1]::uuid, %(principal)s, %(model)s, %(shard)s,
+  %(prompt_tokens)s, %(completion_tokens)s, %(usd)s,
+  %(requests_per_day)s, %(tokens_per_day)s, %(tokens_per_month)s, %(usd_per_day)s::float8::numeric, %(usd_per_month)s::float8::numeric
 )
-select r.requests_fit, r.tokens_fit, r.requests, r.tokens, t.day,
-  extract(epoch from (t.day + 1)::timestamp - (now() at time zone 'utc'))::float8
-from room r, today t
 
 -- settle_usage --
-update model_usage set
-  requests = greatest(requests + %(requests)s, 0),
-  prompt_tokens = greatest(prompt_tokens + %(prompt_tokens)s, 0),
-  completion_tokens = greatest(completion_tokens + %(completion_tokens)s, 0)
-where tenant_id = %(tenant)s and day = %(day)s and model = %(model)s and shard = %(shard)s
+select settle_usage((array[{scope}, {unwaited}])[1]::uuid, {settlement})
+
+-- settlement --
+-- Part of the statements here.
+%(payer)s, %(model)s, %(day)s, %(shard)s, %(requests)s, %(prompt_tokens)s, %(completion_tokens)s, %(usd)s
+
+-- budgets --
+select whose, unit, period, most, coalesce(used, 0), resets_at
+from budgets(
+  %(tenant)s, %(principal)s, %(requests_per_day)s, %(tokens_per_day)s, %(tokens_per_month)s, %(usd_per_day)s, %(usd_per_month)s
+)
+order by whose desc, period, unit
+
+-- usage_so_far --
+-- Of today and of this month; of the whole tenant where no principal is named.
+select p.period, coalesce(sum(u.requests), 0)::bigint, coalesce(sum(u.prompt_tokens), 0)::bigint,
+  coalesce(sum(u.completion_tokens), 0)::bigint, coalesce(sum(u.usd), 0)
+from (
+  select 'day' as period, (now() at time zone 'utc')::date as begins
+  union all select 'month', date_trunc('month', now() at time zone 'utc')::date
+) p
+left join caller_usage u on u.tenant_id = %(tenant)s and (%(principal)s::text is null or u.principal = %(principal)s)
+  and u.day between p.begins and (now() at time zone 'utc')::date
+group by p.period order by p.period
+
+-- usage --
+select case when %(by_day)s then day end, case when %(by_month)s then to_char(day, 'YYYY-MM') end,
+  case when %(by_model)s then model end, case when %(by_key)s then principal end,
+  sum(requests)::bigint, sum(prompt_tokens)::bigint, sum(completion_tokens)::bigint, sum(usd)
+from caller_usage
+where tenant_id = %(tenant)s and (%(principal)s::text is null or principal = %(principal)s) and day between %(first)s and %(last)s
+group by 1, 2, 3, 4 order by 1, 2, 3, 4
+limit %(most)s
 
 -- collection --
 select * from found_collection(%(name)s)
 
 -- search --
+-- The scope is bound while its arguments are made: the statement is a transaction of its own.
 select * from search(
-  %(tenant)s, %(name)s, %(language)s, %(embedding)s::vector::halfvec, %(lexemes)s::int[], %(counts)s::int[], %(filters)s::jsonb,
+  (array[{scope}])[1]::uuid, %(name)s, %(language)s, %(embedding)s::vector::halfvec, %(lexemes)s::int[], %(counts)s::int[], %(filters)s::jsonb,
   %(depth)s::int, %(shown)s::int, %(exact_chunks)s::int, %(budget)s::int, %(alone)s::int, %(ef_search)s::int
 )
 
@@ -71,8 +86,14 @@ returning id
 -- list_collections --
 select c.name, c.language, c.created_at,
   coalesce((select sum(s.document_count) from collection_statistics s where s.tenant_id = c.tenant_id and s.collection_id = c.id), 0)::bigint,
-  coalesce((select sum(s.chunk_count) from collection_statistics s where s.tenant_id = c.tenant_id and s.collection_id = c.id), 0)::bigint
-from collections c
+  coalesce((select sum(s.chunk_count) from collection_statistics s where s.tenant_id = c.tenant_id and s.collection_id = c.id), 0)::bigint,
+  unready.*
+from collections c cross join lateral (
+  select count(*) filter (where d.status = 'uploaded'), count(*) filter (where d.status = 'processing'),
+    count(*) filter (where d.status = 'failed'), coalesce(sum(p.chunk_count), 0)::bigint, coalesce(sum(p.embedded_through), 0)::bigint
+  from documents d left join pending_documents p on p.tenant_id = d.tenant_id and p.document_id = d.id
+  where d.tenant_id = c.tenant_id and d.collection_id = c.id and d.status <> 'ready'
+) as unready
 where c.tenant_id = %(tenant)s and (%(name)s::text is null or c.name = %(name)s::text)
 order by c.name
 
@@ -100,7 +121,7 @@ with scored as (
 -- A page of documents in the order of collection and key; the cursor is the last one seen.
 select d.id, c.name, d.key, d.status, d.title, d.media_type, d.version_id, d.size, d.chunk_count,
   d.error_code, d.error_message, d.created_at, d.updated_at, d.metadata, d.metadata_error, d.warnings,
-  p.chunk_count, p.embedded_through, p.complete
+  p.chunk_count, p.embedded_through, p.complete, d.allowed_principals
 from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
 left join pending_documents p on p.tenant_id = d.tenant_id and p.document_id = d.id and p.version_id = d.version_id
 where d.tenant_id = %(tenant)s
@@ -115,7 +136,7 @@ limit %(limit)s
 -- document --
 select d.id, c.name, d.key, d.status, d.title, d.media_type, d.version_id, d.size, d.chunk_count,
   d.error_code, d.error_message, d.created_at, d.updated_at, d.metadata, d.metadata_error, d.warnings,
-  p.chunk_count, p.embedded_through, p.complete
+  p.chunk_count, p.embedded_through, p.complete, d.allowed_principals
 from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
 left join pending_documents p on p.tenant_id = d.tenant_id and p.document_id = d.id and p.version_id = d.version_id
 where d.tenant_id = %(tenant)s and d.id = %(document)s
@@ -129,8 +150,10 @@ where tenant_id = %(tenant)s and id = any (%(documents)s::uuid[]) and leased_unt
 -- bury_document --
 -- Where it waits and nobody is at work on it; and whatever the lease says, where the message that is dead had it last: who
 -- worked that off is gone, or the queue would not have given the message up.
-insert into documents as d (tenant_id, id, collection_id, key, status, version_id, size, error_code, error_message)
-values (%(tenant)s, %(document)s, %(collection)s, %(key)s, 'failed', %(version)s, %(size)s, %(error_code)s, %(reason)s)
+insert into documents as d (
+  tenant_id, id, collection_id, key, status, version_id, size, error_code, error_message, allowed_principals
+)
+values (%(tenant)s, %(document)s, %(collection)s, %(key)s, 'failed', %(version)s, %(size)s, %(error_code)s, %(reason)s, '{}')
 on conflict (tenant_id, id) do update set
   status = 'failed', error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now(),
   leased_until = null
@@ -178,9 +201,9 @@ end
 select true from documents where tenant_id = %(tenant)s and id = %(document)s
 
 -- announce --
--- In the order of their ids, so that two batches never wait for each other in a circle.
-insert into documents (tenant_id, id, collection_id, key, status)
-select %(tenant)s, id, %(collection)s, key, 'uploaded'
+-- In the order of their ids, so that two batches never wait for each other in a circle. Who may see them is not known yet.
+insert into documents (tenant_id, id, collection_id, key, status, allowed_principals)
+select %(tenant)s, id, %(collection)s, key, 'uploaded', '{}'
 from unnest(%(documents)s::uuid[], %(keys)s::text[]) as given (id, key)
 order by id
 on conflict do nothing
@@ -191,10 +214,10 @@ on conflict do nothing
 with begun as (
   insert into documents as d (
     tenant_id, id, collection_id, key, status, version_id, size, error_code, error_message,
-    attempts, leased_until, leased_by, leased_message, leased_delivery
+    attempts, leased_until, leased_by, leased_message, leased_delivery, allowed_principals
   )
   select %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(size)s, %(error_code)s, %(error_message)s,
-    1, now() + make_interval(secs => %(lease_seconds)s), %(run)s, %(message)s, %(delivery)s
+    1, now() + make_interval(secs => %(lease_seconds)s), %(run)s, %(message)s, %(delivery)s, %(allowed_principals)s::text[]
   where not is_erased(%(tenant)s, %(place)s, %(document)s, %(modified_at)s)
   on conflict (tenant_id, id) do update set
     status = excluded.status, version_id = excluded.version_id, size = excluded.size,
@@ -207,7 +230,9 @@ with begun as (
     end,
     requeued_at = case when d.version_id = excluded.version_id then d.requeued_at end,
     leased_until = excluded.leased_until, leased_by = excluded.leased_by,
-    leased_message = excluded.leased_message, leased_delivery = excluded.leased_delivery
+    leased_message = excluded.leased_message, leased_delivery = excluded.leased_delivery,
+    -- Of one that was only announced nobody knew. Else what is there is of the version before, and stays until it goes.
+    allowed_principals = case when d.version_id is null then excluded.allowed_principals else d.allowed_principals end
   where d.version_id is distinct from excluded.version_id
     or ((d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK', 'BUDGET', 'OUT_OF_MEMORY', 'DISK_FULL'))
       and (coalesce(d.leased_until, '-infinity') <= now() or d.leased_by = excluded.leased_by
@@ -271,9 +296,19 @@ where tenant_id = %(tenant)s and id = %(document)s and version_id = %(version)s 
 
 -- describe_document --
 update documents set
-  metadata = coalesce(%(metadata)s::jsonb, metadata), metadata_error = %(metadata_error)s::text, updated_at = now()
+  metadata = coalesce(%(metadata)s::jsonb, metadata), metadata_error = %(metadata_error)s::text,
+  allowed_principals = %(allowed_principals)s::text[], sidecar_version_id = %(sidecar)s::text, updated_at = now()
 where tenant_id = %(tenant)s and id = %(document)s
-  and (coalesce(%(metadata)s::jsonb, metadata), %(metadata_error)s::text) is distinct from (metadata, metadata_error)
+  and (coalesce(%(metadata)s::jsonb, metadata), %(metadata_error)s::text, %(allowed_principals)s::text[], %(sidecar)s::text)
+    is distinct from (metadata, metadata_error, allowed_principals, sidecar_version_id)
+returning id
+
+-- allowed_principals --
+select allowed_principals from documents where tenant_id = %(tenant)s and id = %(document)s
+
+-- permit_document --
+update documents set allowed_principals = %(allowed_principals)s::text[]
+where tenant_id = %(tenant)s and id = %(document)s and allowed_principals is distinct from %(allowed_principals)s::text[]
 returning id
 
 -- delete_chunks --
@@ -296,17 +331,18 @@ with gone as (
 ), finished as (
   insert into documents as d (
     tenant_id, id, collection_id, key, status, version_id, content_hash, size, media_type, title, chunk_count, error_code, error_message,
-    metadata, metadata_error, warnings
+    metadata, metadata_error, warnings, allowed_principals, sidecar_version_id
   ) values (
     %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(content_hash)s, %(size)s, %(media_type)s, %(title)s,
-    %(chunk_count)s, %(error_code)s, %(error_message)s, coalesce(%(metadata)s::jsonb, '{}'), %(metadata_error)s, %(warnings)s::text[]
+    %(chunk_count)s, %(error_code)s, %(error_message)s, coalesce(%(metadata)s::jsonb, '{}'), %(metadata_error)s, %(warnings)s::text[],
+    %(allowed_principals)s::text[], %(sidecar)s::text
   )
   on conflict (tenant_id, id) do update set
     status = excluded.status, version_id = excluded.version_id, content_hash = excluded.content_hash, size = excluded.size,
     media_type = excluded.media_type, title = excluded.title, chunk_count = excluded.chunk_count,
     error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now(),
     metadata = coalesce(%(metadata)s::jsonb, d.metadata), metadata_error = excluded.metadata_error, warnings = excluded.warnings,
-    leased_until = null
+    allowed_principals = excluded.allowed_principals, sidecar_version_id = excluded.sidecar_version_id, leased_until = null
 )
 {counted}
 
@@ -368,6 +404,19 @@ select chunk_count, complete, embedded_through, embedded_count, content_hash, me
     where c.tenant_id = p.tenant_id and c.document_id = p.document_id and c.position = p.chunk_count - 1
   ), warnings
 from pending_documents p where tenant_id = %(tenant)s and document_id = %(document)s and version_id = %(version)s
+
+-- recognised_pages --
+select page, content from recognised_pages
+where tenant_id = %(tenant)s and document_id = %(document)s and content_hash = %(content_hash)s
+
+-- keep_page --
+-- Nothing of a document that was deleted, or has ended, meanwhile.
+insert into recognised_pages (tenant_id, document_id, content_hash, page, content)
+select %(tenant)s, d.id, %(content_hash)s, %(page)s, %(content)s from documents d
+where d.tenant_id = %(tenant)s and d.id = %(document)s
+  and (d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK', 'BUDGET', 'OUT_OF_MEMORY', 'DISK_FULL'))
+for share of d
+on conflict do nothing
 
 -- drop_pending --
 delete from pending_documents where tenant_id = %(tenant)s and document_id = %(document)s
@@ -499,6 +548,8 @@ with dropped as (
   delete from pending_embeddings where tenant_id = %(tenant)s and document_id = %(document)s
 ), unstaged as (
   delete from pending_documents where tenant_id = %(tenant)s and document_id = %(document)s
+), read as (
+  delete from recognised_pages where tenant_id = %(tenant)s and document_id = %(document)s
 ), changed as (
   insert into lexeme_changes (tenant_id, collection_id, changes)
   select %(tenant)s, %(collection)s, changes from unnest(%(changes)s::sparsevec[]) as changes
@@ -644,17 +695,50 @@ delete from conversations
 where tenant_id = %(tenant)s and id = %(conversation)s and principal = %(principal)s and expires_at > now()
 returning id
 
+-- claim_request --
+-- Whoever finds another run at work, or an answer, leaves the row as it is, and has locked it.
+insert into idempotent_requests as kept
+  (tenant_id, principal, key_hash, request_hash, attempt, leased_until, expires_at)
+values (
+  %(tenant)s, %(principal)s, %(key_hash)s, %(request_hash)s, %(attempt)s,
+  now() + make_interval(secs => %(lease_seconds)s), now() + make_interval(secs => %(kept_seconds)s)
+)
+on conflict (tenant_id, principal, key_hash) do update set
+  request_hash = excluded.request_hash, attempt = excluded.attempt, leased_until = excluded.leased_until,
+  expires_at = excluded.expires_at, status = null, media_type = null, body = null
+where kept.expires_at <= now()
+  or (kept.status is null and kept.leased_until <= now() and kept.request_hash = excluded.request_hash)
+
+-- idempotent_request --
+select request_hash, attempt, status, media_type, body from idempotent_requests
+where tenant_id = %(tenant)s and principal = %(principal)s and key_hash = %(key_hash)s
+
+-- settle_request --
+update idempotent_requests set
+  status = %(status)s, media_type = %(media_type)s, body = %(body)s,
+  expires_at = now() + make_interval(secs => %(kept_seconds)s)
+where tenant_id = %(tenant)s and principal = %(principal)s and key_hash = %(key_hash)s and attempt = %(attempt)s
+
+-- release_request --
+delete from idempotent_requests
+where tenant_id = %(tenant)s and principal = %(principal)s and key_hash = %(key_hash)s and attempt = %(attempt)s
+  and status is null
+
+-- drop_all_expired_requests --
+-- Of every tenant, like expired conversations.
+delete from idempotent_requests where expires_at <= now() returning key_hash
+
 -- request_erasure --
 -- The one that waits for the same to be erased, if there is one, so that asking twice is asking once.
 with waiting as (
   select id from erasures
   where tenant_id = %(tenant)s and scope = %(scope)s and collection is not distinct from %(collection)s::text
     and document_id is not distinct from %(document)s::uuid and last_version is not distinct from %(last_version)s::text
-    and finished_at is null
+    and principal is not distinct from %(principal)s::text and finished_at is null
   order by requested_at limit 1
 ), asked as (
-  insert into erasures (tenant_id, scope, collection, document_id, key, last_version, requested_by)
-  select %(tenant)s, %(scope)s, %(collection)s, %(document)s, %(key)s, %(last_version)s, %(requested_by)s
+  insert into erasures (tenant_id, scope, collection, document_id, key, last_version, principal, requested_by)
+  select %(tenant)s, %(scope)s, %(collection)s, %(document)s, %(key)s, %(last_version)s, %(principal)s, %(requested_by)s
   where not exists (select from waiting)
   returning id
 )
@@ -668,7 +752,7 @@ order by requested_at desc, id
 limit %(most)s
 
 -- work_of_erasure --
-select scope, collection, document_id, key, last_version, requested_at from erasures
+select scope, collection, document_id, key, last_version, requested_at, principal from erasures
 where tenant_id = %(tenant)s and id = %(erasure)s and finished_at is null
 
 -- unfinished_erasures --
@@ -683,7 +767,7 @@ update erasures set removed = (
 where tenant_id = %(tenant)s and id = %(erasure)s
 
 -- finish_erasure --
-update erasures set finished_at = now(), key = null, last_version = null
+update erasures set finished_at = now(), key = null, last_version = null, principal = null
 where tenant_id = %(tenant)s and id = %(erasure)s and finished_at is null
 
 -- erase_story --
@@ -704,6 +788,38 @@ with doomed as (
 )
 select count(*), coalesce(sum(chunk_count), 0)::bigint from gone
 
+-- erase_conversations --
+-- Some of one principal, with what was said in them.
+with gone as (
+  delete from conversations where tenant_id = %(tenant)s and id in (
+    select id from conversations where tenant_id = %(tenant)s and principal = %(principal)s order by id limit %(most)s
+  )
+  returning id
+)
+select count(*) from gone
+
+-- erase_feedback --
+with gone as (
+  delete from feedback where tenant_id = %(tenant)s and id in (
+    select id from feedback where tenant_id = %(tenant)s and principal = %(principal)s order by id limit %(most)s
+  )
+  returning id
+)
+select count(*) from gone
+
+-- erase_kept_answers --
+with gone as (
+  delete from idempotent_requests where tenant_id = %(tenant)s and (principal, key_hash) in (
+    select principal, key_hash from idempotent_requests
+    where tenant_id = %(tenant)s and principal = %(principal)s order by key_hash limit %(most)s
+  )
+  returning key_hash
+)
+select count(*) from gone
+
+-- erase_audit --
+select erase_audit(%(most)s)
+
 -- erase_collection --
 delete from collections where tenant_id = %(tenant)s and id = %(collection)s
 
@@ -720,18 +836,232 @@ update api_keys set revoked_at = now() where tenant_id = %(tenant)s and revoked_
 select true from tenants where id = %(tenant)s
 
 -- api_key --
--- The only read across tenants, by the authorizer's role, which can read nothing else.
-select tenant_id, digest, role from api_keys
-where id = %(key_id)s and revoked_at is null and (expires_at is null or expires_at > now())
+-- Across tenants, by the authorizer's role, which reads only who there is and how much may be asked.
+select * from presented_key(%(key_id)s, %(seconds)s)
+
+-- live_tenant --
+-- Before its users' tokens count: a tenant that is to be erased has none any more, as it has no keys.
+select t.requests_per_minute from tenants t where t.id = %(tenant)s
+  and not exists (select from erasures e where e.tenant_id = t.id and e.scope = 'tenant')
+
+-- note_use --
+-- A row that somebody else is writing is passed by: either they note the same, or the next request does.
+update api_keys set last_used_at = now()
+where (tenant_id, id) in (
+  select tenant_id, id from api_keys
+  where tenant_id = %(tenant)s and id = %(key_id)s and coalesce(last_used_at < now() - make_interval(secs => %(seconds)s), true)
+  for update skip locked
+)
+
+-- lock_keys --
+-- Who counts keys, and makes or ends one, is alone with those of the tenant.
+select pg_advisory_xact_lock(hashtextextended('keys ' || %(tenant)s::text, 0))
+
+-- api_keys --
+-- Of all or of one id, those that reach no further than the caller; the live ones first.
+select id, name, role, collections, groups, created_at, created_by, expires_at, last_used_at, revoked_at, replaced_by,
+  case when revoked_at is not null then 'revoked' when expires_at <= now() then 'expired' else 'live' end as status
+from api_keys
+where tenant_id = %(tenant)s and (%(key_id)s::text is null or id = %(key_id)s) and (%(collections)s::text[] is null or collections <@ %(collections)s::text[])
+order by revoked_at is null and coalesce(expires_at > now(), true) desc, created_at desc, id
+limit %(most)s
+
+-- count_keys --
+-- The live ones but `but`: how many, and how many of them can manage all others. One that is rotated is as good as gone.
+select count(*), count(*) filter (where role = 'admin' and collections is null) from api_keys
+where tenant_id = %(tenant)s and id <> %(but)s
+  and revoked_at is null and (expires_at is null or expires_at > now()) and replaced_by is null
+
+-- revoke_key --
+update api_keys set revoked_at = now() where tenant_id = %(tenant)s and id = %(key_id)s and revoked_at is null
+
+-- succeed_key --
+insert into api_keys (
+  tenant_id, id, digest, name, role, collections, groups, created_by, expires_at, lifetime,
+  requests_per_minute, requests_per_day, tokens_per_day, tokens_per_month, usd_per_day, usd_per_month
+)
+select tenant_id, %(successor)s, %(digest)s, name, role, collections, groups, %(created_by)s, now() + lifetime, lifetime,
+  requests_per_minute, requests_per_day, tokens_per_day, tokens_per_month, usd_per_day, usd_per_month
+from api_keys where tenant_id = %(tenant)s and id = %(key_id)s
+
+-- retire_key --
+update api_keys set replaced_by = %(successor)s, expires_at = least(expires_at, now() + make_interval(hours => %(overlap_hours)s))
+where tenant_id = %(tenant)s and id = %(key_id)s
 
 -- create_tenant --
 insert into tenants (id, name) values (%(tenant)s, %(name)s) on conflict (name) do nothing returning id
 
 -- limit_tenant --
-update tenants set requests_per_day = %(requests_per_day)s, tokens_per_day = %(tokens_per_day)s where id = %(tenant)s returning id
+update tenants set
+  requests_per_minute = %(requests_per_minute)s, requests_per_day = %(requests_per_day)s, tokens_per_day = %(tokens_per_day)s,
+  tokens_per_month = %(tokens_per_month)s, usd_per_day = %(usd_per_day)s, usd_per_month = %(usd_per_month)s
+where id = %(tenant)s returning id
+
+-- limit_key --
+update api_keys set
+  requests_per_minute = %(requests_per_minute)s, requests_per_day = %(requests_per_day)s, tokens_per_day = %(tokens_per_day)s,
+  tokens_per_month = %(tokens_per_month)s, usd_per_day = %(usd_per_day)s, usd_per_month = %(usd_per_month)s
+where tenant_id = %(tenant)s and id = %(key_id)s returning id
 
 -- create_api_key --
-insert into api_keys (tenant_id, id, digest, role, name) values (%(tenant)s, %(key_id)s, %(digest)s, %(role)s, %(name)s)
+insert into api_keys (tenant_id, id, digest, name, role, collections, groups, created_by, expires_at, lifetime)
+values (
+  %(tenant)s, %(key_id)s, %(digest)s, %(name)s, %(role)s, %(collections)s, %(groups)s, %(created_by)s,
+  %(expires_at)s, %(expires_at)s::timestamptz - now()
+)
+
+-- tenants --
+select t.id, t.name, t.created_at, t.requests_per_day, t.tokens_per_day, k.live, k.last_used_at
+from tenants t, lateral (
+  select count(*) filter (where revoked_at is null and coalesce(expires_at > now(), true)) as live, max(last_used_at) as last_used_at
+  from api_keys where tenant_id = t.id
+) k
+where t.name collate "C" > %(after)s
+order by t.name collate "C"
+limit %(most)s
+
+-- write_audit --
+{audit_row}
+
+-- write_audit_and_settle --
+{audit_row}, settle_usage(%(tenant)s, {settlement})
+
+-- audit_row --
+-- Part of the statements here.
+select write_audit(
+  (array[{scope}, case when %(hurried)s then {unwaited} end])[1]::uuid, %(id)s, %(principal)s, %(role)s, %(action)s, %(outcome)s, %(request_id)s,
+  %(address)s::inet, %(details)s::jsonb, %(documents)s::uuid[], %(positions)s::int[]
+)
+
+-- write_administration --
+insert into audit_log (tenant_id, id, principal, role, action, outcome, request_id, address, details)
+values (
+  %(tenant)s, %(id)s, %(principal)s, %(role)s, %(action)s, %(outcome)s, %(request_id)s, %(address)s::inet, %(details)s::jsonb
+)
+on conflict do nothing
+
+-- audit --
+-- The latest first; the cursor is the last one seen.
+select a.id, a.at, a.principal, a.role, a.action, a.outcome, a.request_id, host(a.address), a.details,
+  {audited_documents}
+from audit_log a
+where a.tenant_id = %(tenant)s
+  and (%(since)s::timestamptz is null or a.at >= %(since)s::timestamptz)
+  and (%(until)s::timestamptz is null or a.at < %(until)s::timestamptz)
+  and (%(before)s::timestamptz is null or (a.at, a.id) < (%(before)s::timestamptz, %(before_id)s::uuid))
+  and (%(principal)s::text is null or a.principal = %(principal)s::text)
+  and (%(action)s::text is null or a.action = %(action)s::text)
+order by a.at desc, a.id desc
+limit %(most)s
+
+-- audit_of_document --
+-- By the index of the documents, so that who saw one is found without looking through all requests.
+select a.id, a.at, a.principal, a.role, a.action, a.outcome, a.request_id, host(a.address), a.details,
+  {audited_documents}
+from audit_documents n join audit_log a on a.tenant_id = n.tenant_id and a.id = n.audit_id
+where n.tenant_id = %(tenant)s and n.document_id = %(document)s
+  and (%(since)s::timestamptz is null or n.at >= %(since)s::timestamptz)
+  and (%(until)s::timestamptz is null or n.at < %(until)s::timestamptz)
+  and (%(before)s::timestamptz is null or (n.at, n.audit_id) < (%(before)s::timestamptz, %(before_id)s::uuid))
+  and (%(principal)s::text is null or a.principal = %(principal)s::text)
+  and (%(action)s::text is null or a.action = %(action)s::text)
+order by n.at desc, n.audit_id desc
+limit %(most)s
+
+-- audited_documents --
+-- Part of the statements here.
+coalesce((
+    select jsonb_agg(jsonb_build_array(d.document_id, d.version_id, d.positions) order by d.document_id) from audit_documents d
+    where d.tenant_id = %(tenant)s and d.audit_id = a.id
+  ), '[]')
+
+-- drop_old_audit --
+select drop_old_audit(%(days)s, %(most)s)
+
+-- export_collections --
+-- What is exported: the place in the order, and the record.
+select name collate "C", jsonb_build_object('name', name, 'language', language, 'created_at', created_at)
+from collections
+where tenant_id = %(tenant)s and (%(after)s::text is null or name collate "C" > %(after)s::text)
+order by name collate "C"
+limit %(most)s
+
+-- export_documents --
+select d.id::text, jsonb_build_object(
+    'id', d.id, 'collection', c.name, 'key', d.key, 'status', d.status, 'version_id', d.version_id, 'size', d.size,
+    'media_type', d.media_type, 'title', d.title, 'chunk_count', d.chunk_count, 'error_code', d.error_code,
+    'error_message', d.error_message, 'warnings', d.warnings, 'metadata', d.metadata, 'metadata_error', d.metadata_error,
+    'allowed_principals', d.allowed_principals, 'created_at', d.created_at, 'updated_at', d.updated_at
+  )
+from documents d join collections c on c.tenant_id = d.tenant_id and c.id = d.collection_id
+where d.tenant_id = %(tenant)s and (%(after)s::text is null or d.id > %(after)s::uuid)
+order by d.id
+limit %(most)s
+
+-- export_conversations --
+select c.id::text, jsonb_build_object(
+    'id', c.id, 'principal', c.principal, 'created_at', c.created_at, 'expires_at', c.expires_at,
+    'messages', coalesce((
+      select jsonb_agg(jsonb_build_object('role', m.role, 'content', m.content, 'created_at', m.created_at) order by m.position)
+      from messages m where m.tenant_id = c.tenant_id and m.conversation_id = c.id
+    ), '[]')
+  )
+from conversations c
+where c.tenant_id = %(tenant)s and c.expires_at > now()
+  and (%(principal)s::text is null or c.principal = %(principal)s::text)
+  and (%(after)s::text is null or c.id > %(after)s::uuid)
+order by c.id
+limit %(most)s
+
+-- export_feedback --
+select id::text, jsonb_build_object(
+    'id', id, 'principal', principal, 'request_id', request_id, 'rating', rating, 'comment', comment, 'created_at', created_at
+  )
+from feedback
+where tenant_id = %(tenant)s and (%(principal)s::text is null or principal = %(principal)s::text)
+  and (%(after)s::text is null or id > %(after)s::uuid)
+order by id
+limit %(most)s
+
+-- export_usage --
+select place, record from (
+  select concat_ws(' ', day, principal, model) collate "C" as place, jsonb_build_object(
+      'day', day, 'principal', principal, 'model', model, 'requests', sum(requests), 'prompt_tokens', sum(prompt_tokens),
+      'completion_tokens', sum(completion_tokens), 'usd', sum(usd)
+    ) as record
+  from caller_usage
+  where tenant_id = %(tenant)s and (%(principal)s::text is null or principal = %(principal)s::text)
+  group by day, principal, model
+) as summed
+where %(after)s::text is null or place > %(after)s::text
+order by place
+limit %(most)s
+
+-- export_audit --
+select concat_ws(' ', to_char(a.at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), a.id), jsonb_build_object(
+    'id', a.id, 'at', a.at, 'principal', a.principal, 'role', a.role, 'action', a.action, 'outcome', a.outcome,
+    'request_id', a.request_id, 'address', host(a.address), 'details', a.details, 'documents', coalesce((
+      select jsonb_agg(
+        jsonb_build_object('document_id', d.document_id, 'version_id', d.version_id, 'positions', d.positions) order by d.document_id
+      ) from audit_documents d where d.tenant_id = a.tenant_id and d.audit_id = a.id
+    ), '[]')
+  )
+from audit_log a
+where a.tenant_id = %(tenant)s and (%(principal)s::text is null or a.principal = %(principal)s::text)
+  and (%(after)s::text is null
+    or (a.at, a.id) > (split_part(%(after)s::text, ' ', 1)::timestamptz, split_part(%(after)s::text, ' ', 2)::uuid))
+order by a.at, a.id
+limit %(most)s
+
+-- export_erasures --
+select id::text, jsonb_build_object(
+    'id', id, 'scope', scope, 'collection', collection, 'document_id', document_id, 'requested_by', requested_by,
+    'requested_at', requested_at, 'finished_at', finished_at, 'removed', removed
+  )
+from erasures
+where tenant_id = %(tenant)s and (%(after)s::text is null or id > %(after)s::uuid)
+order by id
+limit %(most)s
 
 -- alive --
 select current_setting('server_version'), (select extversion from pg_extension where extname = 'vector')
@@ -750,14 +1080,16 @@ on conflict (bucket) do update set
   compared = case when r.ended_at is null then r.compared else 0 end,
   missing = case when r.ended_at is null then r.missing else 0 end,
   outdated = case when r.ended_at is null then r.outdated else 0 end,
-  orphaned = case when r.ended_at is null then r.orphaned else 0 end
+  orphaned = case when r.ended_at is null then r.orphaned else 0 end,
+  misdescribed = case when r.ended_at is null then r.misdescribed else 0 end
 where coalesce(r.running_until, '-infinity') <= now()
   and coalesce(r.ended_at, '-infinity') <= now() - make_interval(secs => %(rest)s)
-returning after_key, began_at, compared, missing, outdated, orphaned
+returning after_key, began_at, compared, missing, outdated, orphaned, misdescribed
 
 -- save_reconciliation --
 update reconciliations set
   after_key = %(after_key)s, compared = %(compared)s, missing = %(missing)s, outdated = %(outdated)s, orphaned = %(orphaned)s,
+  misdescribed = %(misdescribed)s,
   running_until = case when %(going_on)s then running_until end, ended_at = case when %(complete)s then now() end
 where bucket = %(bucket)s
 returning now()
@@ -766,13 +1098,18 @@ returning now()
 select id, name from collections where tenant_id = %(tenant)s
 
 -- indexed_documents --
-select key, version_id, status, updated_at, coalesce(leased_until > now(), false) from documents
+select key, version_id, status, updated_at, coalesce(leased_until > now(), false), sidecar_version_id from documents
 where tenant_id = %(tenant)s and collection_id = %(collection)s and key collate "C" > %(after)s
 order by key collate "C"
 limit %(most)s
 
+-- indexed_documents_of --
+select key, version_id, status, updated_at, coalesce(leased_until > now(), false), sidecar_version_id from documents
+where tenant_id = %(tenant)s and collection_id = %(collection)s and key collate "C" = any(%(keys)s::text[])
+order by key collate "C"
+
 -- indexed_document --
-select key, version_id, status, updated_at, coalesce(leased_until > now(), false) from documents
+select key, version_id, status, updated_at, coalesce(leased_until > now(), false), sidecar_version_id from documents
 where tenant_id = %(tenant)s and id = %(document)s
 
 -- unsettled_documents --

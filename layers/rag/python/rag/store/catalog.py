@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rag.errors import ConflictError, NotFoundError
 from rag.store.collections import create_collection, existing_collection
 from rag.store.database import Database, Transaction
-from rag.types import Attempt, CollectionSummary, Document, DocumentQuery, EmbeddingSpace
+from rag.types import Attempt, CollectionSummary, Document, DocumentQuery, EmbeddingSpace, Scope
 
 if TYPE_CHECKING:
     import uuid
@@ -22,7 +22,7 @@ class Catalog:
     database: Database
     space: EmbeddingSpace
 
-    def documents(self, tenant_id: uuid.UUID, query: DocumentQuery) -> list[Document]:
+    def documents(self, scope: Scope, query: DocumentQuery) -> list[Document]:
         """Return a page of documents, ordered by collection and key, after the one that the query names."""
 
         def work(transaction: Transaction) -> list[Document]:
@@ -38,13 +38,13 @@ class Catalog:
             )
             return [Document(*row) for row in rows]
 
-        return self.database.read(tenant_id, work)
+        return self.database.read(scope, work)
 
-    def document(self, tenant_id: uuid.UUID, document_id: uuid.UUID) -> Document:
+    def document(self, scope: Scope, document_id: uuid.UUID) -> Document:
         """Return one document; NotFoundError for an absent and for a foreign one alike."""
-        return self.database.read(tenant_id, lambda transaction: _document(transaction, document_id))
+        return self.database.read(scope, lambda transaction: _document(transaction, document_id))
 
-    def retry(self, tenant_id: uuid.UUID, document_id: uuid.UUID, send: Callable[[Document], None]) -> None:
+    def retry(self, scope: Scope, document_id: uuid.UUID, send: Callable[[Document], None]) -> None:
         """Have a document that failed ingested again, whatever it failed for: `send` tells ingest of it.
 
         It is told before the commit: a document that is not told of stays failed, and who is told waits for the row.
@@ -59,29 +59,29 @@ class Catalog:
                 raise ConflictError(msg)
             send(document)
 
-        self.database.write(tenant_id, work)
+        self.database.write(scope, work)
 
-    def attempts(self, tenant_id: uuid.UUID, document_id: uuid.UUID, *, most: int) -> list[Attempt]:
+    def attempts(self, scope: Scope, document_id: uuid.UUID, *, most: int) -> list[Attempt]:
         """Return what was done for a document, the newest first; nothing when there is no such document of theirs."""
         rows = self.database.read(
-            tenant_id,
+            scope,
             lambda transaction: transaction.rows("ingestions_of_document", document=document_id, most=most),
         )
         return [Attempt(*row) for row in rows]
 
-    def collections(self, tenant_id: uuid.UUID) -> list[CollectionSummary]:
-        rows = self.database.read(tenant_id, lambda transaction: transaction.rows("list_collections", name=None))
+    def collections(self, scope: Scope) -> list[CollectionSummary]:
+        rows = self.database.read(scope, lambda transaction: transaction.rows("list_collections", name=None))
         return [CollectionSummary(*row) for row in rows]
 
-    def collection(self, tenant_id: uuid.UUID, name: str) -> CollectionSummary:
+    def collection(self, scope: Scope, name: str) -> CollectionSummary:
         """Return one collection; NotFoundError when there is none of that name."""
-        rows = self.database.read(tenant_id, lambda transaction: transaction.rows("list_collections", name=name))
+        rows = self.database.read(scope, lambda transaction: transaction.rows("list_collections", name=name))
         if not rows:
             msg = f"there is no collection {name!r}"
             raise NotFoundError(msg)
         return CollectionSummary(*rows[0])
 
-    def create_collection(self, tenant_id: uuid.UUID, name: str, language: str) -> tuple[CollectionSummary, bool]:
+    def create_collection(self, scope: Scope, name: str, language: str) -> tuple[CollectionSummary, bool]:
         """Return the collection of that name, and whether it is new; its language is the one it was made with."""
 
         def work(transaction: Transaction) -> tuple[CollectionSummary, bool]:
@@ -90,7 +90,7 @@ class Catalog:
             [row] = transaction.rows("list_collections", name=name)
             return CollectionSummary(*row), new
 
-        return self.database.write(tenant_id, work)
+        return self.database.write(scope, work)
 
 
 def _document(transaction: Transaction, document_id: uuid.UUID) -> Document:

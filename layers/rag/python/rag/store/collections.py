@@ -64,14 +64,19 @@ def _absent(name: str) -> NotFoundError:
 
 
 def create_collection(transaction: Transaction, space: EmbeddingSpace, name: str, language: str) -> bool:
-    """Make a collection in the deployment's embedding space; False when there is one of that name."""
+    """Make a collection in the deployment's embedding space; False when there is one of that name.
+
+    NotFoundError for a name that is out of the transaction's scope, as for a tenant that is not there.
+    """
     try:
         new = transaction.rows(
             "create_collection", name=name, language=language, model=space.model, dimensions=space.dimensions
         )
     except psycopg.errors.ForeignKeyViolation as error:
-        msg = f"there is no tenant {transaction.tenant_id}"
+        msg = f"there is no tenant {transaction.scope.tenant_id}"
         raise NotFoundError(msg) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise _absent(name) from error
     if not new and not transaction.rows("collection", name=name):
         msg = f"the embedding space {space.model} ({space.dimensions}) is not set up: run the migrate function"
         raise UnavailableError(msg)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import NotFoundError
-from rag.types import Conversation, Message
+from rag.types import Conversation, Message, Scope
 
 if TYPE_CHECKING:
     from rag.store.database import Database, Row, Transaction
@@ -24,19 +24,19 @@ class ConversationStore:
     database: Database
     ttl_seconds: int
 
-    def recent(self, tenant_id: uuid.UUID, principal: str, conversation: uuid.UUID, *, most: int) -> list[Message]:
+    def recent(self, scope: Scope, principal: str, conversation: uuid.UUID, *, most: int) -> list[Message]:
         """Return the latest messages in their order; NotFoundError when there is no such conversation of theirs."""
 
         def work(transaction: Transaction) -> list[Row]:
             return transaction.rows("recent_messages", principal=principal, conversation=conversation, most=most)
 
-        rows = self.database.read(tenant_id, work)
+        rows = self.database.read(scope, work)
         if not rows:
             raise _absent(conversation)
         return [Message(*row) for row in rows if row[0] is not None]
 
     def keep(
-        self, tenant_id: uuid.UUID, principal: str, conversation: uuid.UUID, *, new: bool, question: str, answer: str
+        self, scope: Scope, principal: str, conversation: uuid.UUID, *, new: bool, question: str, answer: str
     ) -> bool:
         """Append a question and its answer, and let the conversation live on; False when it is gone meanwhile."""
         turn = uuid.uuid4()
@@ -53,10 +53,10 @@ class ConversationStore:
             transaction.run("drop_expired_conversations", most=EXPIRED_AT_ONCE)
             return True
 
-        return self.database.write(tenant_id, work)
+        return self.database.write(scope, work)
 
     def conversation(
-        self, tenant_id: uuid.UUID, principal: str, conversation: uuid.UUID, *, most: int
+        self, scope: Scope, principal: str, conversation: uuid.UUID, *, most: int
     ) -> tuple[Conversation, list[Message]]:
         """Return a conversation with its latest messages in their order; NotFoundError when there is none of theirs."""
 
@@ -64,25 +64,25 @@ class ConversationStore:
             at: dict[str, Any] = {"principal": principal, "conversation": conversation, "most": most}
             return transaction.rows("conversations", **at), transaction.rows("recent_messages", **at)
 
-        found, messages = self.database.read(tenant_id, work)
+        found, messages = self.database.read(scope, work)
         if not found:
             raise _absent(conversation)
         return Conversation(*found[0]), [Message(*row) for row in messages if row[0] is not None]
 
-    def conversations(self, tenant_id: uuid.UUID, principal: str, *, most: int) -> Sequence[Conversation]:
+    def conversations(self, scope: Scope, principal: str, *, most: int) -> Sequence[Conversation]:
         """Return a principal's conversations, the one used last first."""
         wanted: dict[str, Any] = {"principal": principal, "conversation": None, "most": most}
-        rows = self.database.read(tenant_id, lambda transaction: transaction.rows("conversations", **wanted))
+        rows = self.database.read(scope, lambda transaction: transaction.rows("conversations", **wanted))
         return [Conversation(*row) for row in rows]
 
     def drop_expired(self) -> None:
         """Delete what has expired, of every tenant; as rag_owner."""
         self.database.query("drop_all_expired_conversations")
 
-    def delete(self, tenant_id: uuid.UUID, principal: str, conversation: uuid.UUID) -> None:
+    def delete(self, scope: Scope, principal: str, conversation: uuid.UUID) -> None:
         """Delete a conversation with its messages; NotFoundError when there is no such conversation of theirs."""
         at: dict[str, Any] = {"principal": principal, "conversation": conversation}
-        if not self.database.write(tenant_id, lambda transaction: transaction.rows("delete_conversation", **at)):
+        if not self.database.write(scope, lambda transaction: transaction.rows("delete_conversation", **at)):
             raise _absent(conversation)
 
 

@@ -6,12 +6,12 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rag.errors import NotFoundError
 from rag.store import writing
 from rag.store.database import Database, Transaction
-from rag.types import Collection, Erasure, ErasureScope, ErasureWork, Ingestion, Location
+from rag.types import Collection, Erasure, ErasureScope, ErasureWork, Ingestion, Location, Scope
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Of one statement: ten seconds at most of deleting rows that refer to each other.
 CHUNKS_AT_ONCE = 5_000
 DOCUMENTS_AT_ONCE = 1_000
+# Of one statement: conversations with all that was said in them; rows of the audit log, each with its documents.
+ROWS_AT_ONCE = 500
+AUDIT_ROWS_AT_ONCE = 5_000
 # Receipts in one answer.
 MOST_LISTED = 200
 # Of one look for erasures that nobody is at work on.
@@ -33,30 +36,32 @@ class ErasureRequests:
 
     def request(
         self,
-        tenant_id: uuid.UUID,
-        scope: ErasureScope,
+        scope: Scope,
+        what: ErasureScope,
         requested_by: str,
         *,
         collection: str | None = None,
         location: Location | None = None,
         last_version: str | None = None,
+        principal: str | None = None,
     ) -> Erasure:
         """Write down that this is to be erased, from when on nothing that is older is indexed; the same once only."""
 
         def work(transaction: Transaction) -> Erasure:
             [(erasure,)] = transaction.rows(
                 "request_erasure",
-                scope=scope,
+                scope=what,
                 collection=location.collection if location else collection,
                 document=location.document_id if location else None,
                 key=location.key if location else None,
                 last_version=last_version,
+                principal=principal,
                 requested_by=requested_by,
             )
             [row] = transaction.rows("erasures", erasure=erasure, most=1)
             return Erasure(*row)
 
-        return self.database.write(tenant_id, work)
+        return self.database.write(scope, work)
 
     def request_of_tenant(self, tenant_id: uuid.UUID, requested_by: str) -> Erasure:
         """As `request`, of all that a tenant has; its keys are refused from now on. NotFoundError without a tenant."""
@@ -67,24 +72,24 @@ class ErasureRequests:
                 raise NotFoundError(msg)
             transaction.run("revoke_keys")
 
-        self.database.write(tenant_id, revoke)
-        return self.request(tenant_id, "tenant", requested_by)
+        self.database.write(Scope(tenant_id), revoke)
+        return self.request(Scope(tenant_id), "tenant", requested_by)
 
-    def receipt(self, tenant_id: uuid.UUID, erasure_id: uuid.UUID) -> Erasure:
+    def receipt(self, scope: Scope, erasure_id: uuid.UUID) -> Erasure:
         """Return one; NotFoundError for an absent and for a foreign one alike."""
-        found = self._read(tenant_id, erasure_id, most=1)
+        found = self._read(scope, erasure_id, most=1)
         if not found:
             msg = f"there is no erasure {erasure_id}"
             raise NotFoundError(msg)
         return found[0]
 
-    def receipts(self, tenant_id: uuid.UUID) -> list[Erasure]:
+    def receipts(self, scope: Scope) -> list[Erasure]:
         """Return the latest, `MOST_LISTED` at most."""
-        return self._read(tenant_id, None, most=MOST_LISTED)
+        return self._read(scope, None, most=MOST_LISTED)
 
-    def _read(self, tenant_id: uuid.UUID, erasure_id: uuid.UUID | None, *, most: int) -> list[Erasure]:
+    def _read(self, scope: Scope, erasure_id: uuid.UUID | None, *, most: int) -> list[Erasure]:
         rows = self.database.read(
-            tenant_id, lambda transaction: transaction.rows("erasures", erasure=erasure_id, most=most)
+            scope, lambda transaction: transaction.rows("erasures", erasure=erasure_id, most=most)
         )
         return [Erasure(*row) for row in rows]
 
@@ -104,7 +109,7 @@ class ErasureStore:
     def work(self, tenant_id: uuid.UUID, erasure_id: uuid.UUID) -> ErasureWork | None:
         """What there is to do; None when it is done."""
         rows = self.database.read(
-            tenant_id, lambda transaction: transaction.rows("work_of_erasure", erasure=erasure_id)
+            Scope(tenant_id), lambda transaction: transaction.rows("work_of_erasure", erasure=erasure_id)
         )
         return ErasureWork(tenant_id, erasure_id, *rows[0]) if rows else None
 
@@ -126,12 +131,12 @@ class ErasureStore:
             # With what was just written: what is erased is not named afterwards.
             transaction.run("erase_story", document=location.document_id)
 
-        self.database.write(work.tenant_id, erase)
+        self.database.write(Scope(work.tenant_id), erase)
 
     def collections(self, work: ErasureWork) -> list[int]:
         """The collections that are to go; a collection's erasure is of one."""
         rows = self.database.read(
-            work.tenant_id, lambda transaction: transaction.rows("erased_collections", name=work.collection)
+            Scope(work.tenant_id), lambda transaction: transaction.rows("erased_collections", name=work.collection)
         )
         return [collection for (collection,) in rows]
 
@@ -145,7 +150,7 @@ class ErasureStore:
             _count(transaction, work, {"documents": documents, "chunks": chunks})
             return bool(documents)
 
-        return self.database.write(work.tenant_id, erase)
+        return self.database.write(Scope(work.tenant_id), erase)
 
     def erase_collection(self, work: ErasureWork, collection: int) -> None:
         """Remove the collection, its statistics, and what an ingest under way has put into it until now."""
@@ -154,20 +159,44 @@ class ErasureStore:
             transaction.run("erase_collection", collection=collection)
             _count(transaction, work, {"collections": 1})
 
-        self.database.write(work.tenant_id, erase)
+        self.database.write(Scope(work.tenant_id), erase)
+
+    def erase_principal(self, work: ErasureWork) -> bool:
+        """Remove some of what a principal left, in conversations and elsewhere; False when there was nothing left."""
+
+        def erase(transaction: Transaction) -> bool:
+            left_by: dict[str, Any] = {"principal": work.principal, "most": ROWS_AT_ONCE}
+            [(conversations,)] = transaction.rows("erase_conversations", **left_by)
+            [(feedback,)] = transaction.rows("erase_feedback", **left_by)
+            [(kept_answers,)] = transaction.rows("erase_kept_answers", **left_by)
+            removed = {"conversations": conversations, "feedback": feedback, "kept_answers": kept_answers}
+            _count(transaction, work, removed)
+            return any(removed.values())
+
+        return self.database.write(Scope(work.tenant_id), erase)
+
+    def erase_audit(self, work: ErasureWork) -> bool:
+        """Remove some of the audit log of a tenant that goes as a whole; False when there was nothing left."""
+
+        def erase(transaction: Transaction) -> bool:
+            [(rows,)] = transaction.rows("erase_audit", most=AUDIT_ROWS_AT_ONCE)
+            _count(transaction, work, {"audit_rows": rows})
+            return bool(rows)
+
+        return self.database.write(Scope(work.tenant_id), erase)
 
     def erase_tenant(self, work: ErasureWork) -> None:
         """Remove the tenant, and everything that is its own but the receipts."""
-        self.database.write(work.tenant_id, lambda transaction: transaction.run("erase_tenant"))
+        self.database.write(Scope(work.tenant_id), lambda transaction: transaction.run("erase_tenant"))
 
     def count(self, work: ErasureWork, removed: Mapping[str, int]) -> None:
         """Add to the receipt what was removed elsewhere."""
-        self.database.write(work.tenant_id, lambda transaction: _count(transaction, work, removed))
+        self.database.write(Scope(work.tenant_id), lambda transaction: _count(transaction, work, removed))
 
     def finish(self, work: ErasureWork) -> None:
         """Close the receipt."""
         self.database.write(
-            work.tenant_id, lambda transaction: transaction.run("finish_erasure", erasure=work.erasure_id)
+            Scope(work.tenant_id), lambda transaction: transaction.run("finish_erasure", erasure=work.erasure_id)
         )
 
 

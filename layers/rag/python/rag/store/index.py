@@ -22,6 +22,8 @@ from rag.types import (
     Ingestion,
     Location,
     ObjectVersion,
+    Principals,
+    Scope,
     Vector,
 )
 
@@ -51,14 +53,14 @@ class IndexStore:
             return existing_collection(transaction, self.space, location.collection)
 
         found = self.database.read(
-            location.tenant_id, lambda transaction: only_collection(transaction, self.space, location.collection)
+            Scope(location.tenant_id), lambda transaction: only_collection(transaction, self.space, location.collection)
         )
-        return self.database.write(location.tenant_id, made) if found is None and create else found
+        return self.database.write(Scope(location.tenant_id), made) if found is None and create else found
 
     def announce(self, collection: Collection, locations: Sequence[Location]) -> None:
         """Make documents of a collection visible that wait for their turn."""
         self.database.write(
-            locations[0].tenant_id,
+            Scope(locations[0].tenant_id),
             lambda transaction: transaction.last_rows(
                 "announce",
                 collection=collection.id,
@@ -77,11 +79,13 @@ class IndexStore:
         lease_seconds: float | None = None,
         failure: str | None = None,
         code: FailureCode = GIVEN_UP,
+        allowed: Principals | None = (),
     ) -> Begun:
         """Mark the document as being processed, or as given up with this reason; chunks of the version before stay.
 
-        Nothing changes when this very version is `settled` (ready, failed for a reason of its own, or erased), or when
-        another run has it for so many seconds: `duplicate` of another message, `busy` with the same one.
+        Who is `allowed` may see a new one; of others that is said when they are described. Nothing changes when this
+        very version is `settled` (ready, failed for a reason of its own, or erased), or when another run has it for so
+        many seconds: `duplicate` of another message, `busy` with the same one.
         """
 
         def work(transaction: Transaction) -> Begun:
@@ -95,6 +99,7 @@ class IndexStore:
                 error_message=failure,
                 version=version.version_id,
                 size=version.size,
+                allowed_principals=None if allowed is None else list(allowed),
                 lease_seconds=lease_seconds,
                 run=delivery.run,
                 message=delivery.message_id,
@@ -104,12 +109,12 @@ class IndexStore:
             ) or [("busy",)]
             return cast("Begun", begun)
 
-        return self.database.write(location.tenant_id, work)
+        return self.database.write(Scope(location.tenant_id), work)
 
     def leave(self, location: Location, collection: Collection, ingestion: Ingestion, delivery: Delivery) -> None:
         """Record an attempt that wrote nothing, and let go of the document."""
         self.database.write(
-            location.tenant_id,
+            Scope(location.tenant_id),
             lambda transaction: transaction.last_rows(
                 "leave_document", run=delivery.run, **writing.attempt(location, collection, ingestion)
             ),
@@ -129,7 +134,7 @@ class IndexStore:
             )
             return {content_hash: binary.vector(halves) for content_hash, halves in rows}
 
-        return self.database.read(location.tenant_id, work)
+        return self.database.read(Scope(location.tenant_id), work)
 
     def keep_embeddings(self, location: Location, collection: Collection, vectors: Mapping[bytes, Vector]) -> None:
         """Checkpoint vectors of a document that is not complete yet."""
@@ -137,7 +142,7 @@ class IndexStore:
         def work(transaction: Transaction) -> None:
             writing.keep_embeddings(transaction, location, collection, vectors)
 
-        self.database.write(location.tenant_id, work)
+        self.database.write(Scope(location.tenant_id), work)
 
     def replace(
         self,
@@ -153,7 +158,7 @@ class IndexStore:
 
         `unchanged` is asked under the document's lock whether the bucket still holds this version; None when it does
         not, or it was erased, or the chunks are weighed with an average length that is the collection's no more, and
-        nothing is written then. `describe` reads the document's metadata, under the lock as well.
+        nothing is written then. `describe` reads what is said of the document, under the lock as well.
         """
         tried = False
 
@@ -187,23 +192,31 @@ class IndexStore:
         version: ObjectVersion,
         describe: Callable[[], Description],
     ) -> bool:
-        """Replace the metadata of a document whose ingest has ended with this version; its chunks stay as they are.
+        """Replace metadata and permissions of a document whose ingest has ended with this version; its chunks stay.
 
-        `describe` reads the metadata under the document's lock. False when nothing was to be changed, or the ingest of
-        this version has not ended: it reads the metadata itself.
+        `describe` reads them under the document's lock. False when nothing was to be changed. Where the ingest of this
+        version has not ended it reads them itself, and here the document is only limited to whom the sidecar names.
         """
         document = location.document_id
 
         def work(transaction: Transaction) -> bool:
             transaction.first_rows("lock_document", document=document)
-            if not transaction.rows("is_settled", document=document, version=version.version_id):
+            settled = transaction.rows("is_settled", document=document, version=version.version_id)
+            description = describe()
+            now = writing.described(transaction, location, description, published=False)
+            if settled:
+                described = transaction.rows("describe_document", document=document, **now)
+            elif description.beside is not None:
+                described = transaction.rows(
+                    "permit_document", document=document, allowed_principals=now["allowed_principals"]
+                )
+            else:
                 return False
-            described = transaction.rows("describe_document", document=document, **writing.metadata(describe()))
             if described:
                 transaction.run("next_generation", collection=collection.id)
             return bool(described)
 
-        return self.database.write(location.tenant_id, work)
+        return self.database.write(Scope(location.tenant_id), work)
 
     def forget(
         self, location: Location, collection: Collection, ingestion: Ingestion, *, unchanged: Callable[[], bool]
@@ -228,7 +241,7 @@ class IndexStore:
     ) -> dict[uuid.UUID, int]:
         """Of these documents those that one of these messages began and did not end, and how often they were begun."""
         rows = self.database.read(
-            tenant_id,
+            Scope(tenant_id),
             lambda transaction: transaction.last_rows("documents_under_way", documents=documents, messages=messages),
         )
         return dict(rows)
@@ -241,7 +254,7 @@ class IndexStore:
         Nothing changes where the document is ready, has failed, is being worked on, or another message had it last.
         """
         rows = self.database.write(
-            location.tenant_id,
+            Scope(location.tenant_id),
             lambda transaction: transaction.last_rows(
                 "bury_document",
                 document=location.document_id,
@@ -269,9 +282,9 @@ class IndexStore:
             [(rows, size, chunk_count)] = transaction.last_rows("unrolled_statistics", collection=collection.id)
             return added, rows > ROLL_UP_ROWS or size > ROLL_UP_BYTES, chunk_count
 
-        added, many, chunk_count = self.database.write(location.tenant_id, counted)
+        added, many, chunk_count = self.database.write(Scope(location.tenant_id), counted)
         if many:
-            self.database.write(location.tenant_id, lambda transaction: _roll_up(transaction, collection))
+            self.database.write(Scope(location.tenant_id), lambda transaction: _roll_up(transaction, collection))
         return None if added is None else Growth(chunk_count - added, chunk_count)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from rag.store.database import Database
-from rag.types import Notification, Waiting
+from rag.types import Notification, Scope, Waiting
 
 # Between two attempts, however many failed.
 LONGEST_SECONDS = 600
@@ -26,7 +26,7 @@ class OutboxStore:
     def claim(self, tenant_id: uuid.UUID, *, most: int, seconds: int) -> list[Notification]:
         """Take what is due, the oldest first; for so long nobody else is given it."""
         rows = self.database.write(
-            tenant_id,
+            Scope(tenant_id),
             lambda transaction: transaction.last_rows(
                 "claim_notifications", most=most, claim_seconds=seconds, longest_seconds=LONGEST_SECONDS
             ),
@@ -36,6 +36,6 @@ class OutboxStore:
     def settle(self, tenant_id: uuid.UUID, *, told: Collection[uuid.UUID], on_bus: Collection[uuid.UUID]) -> None:
         """Forget what was `told` to all; what only the bus has is left for the webhook."""
         self.database.write(
-            tenant_id,
+            Scope(tenant_id),
             lambda transaction: transaction.last_rows("settle_notifications", told=list(told), on_bus=list(on_bus)),
         )

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rag.errors import FailureCode
-from rag.types import Indexed, Location, Pass, Unsettled
+from rag.types import Indexed, Location, Pass, Scope, Unsettled
 
 if TYPE_CHECKING:
     from rag.store.database import Database, Transaction
@@ -44,6 +44,7 @@ class ReconciliationStore:
             missing=done.missing,
             outdated=done.outdated,
             orphaned=done.orphaned,
+            misdescribed=done.misdescribed,
             going_on=going_on,
             complete=complete,
         )
@@ -55,7 +56,10 @@ class ReconciliationStore:
         return [tenant_id for (tenant_id,) in self.database.query("tenant_ids")]
 
     def documents(self, tenant_id: uuid.UUID, *, after: str) -> Iterator[Indexed]:
-        """What is held of a tenant, by object key in the order of the bucket, beginning after that key."""
+        """What is held of a tenant, by object key in the order of the bucket, beginning after that key.
+
+        First, those before it whose sidecars may come after it: their keys are beginnings of that one.
+        """
         collections = self.database.query("collection_names", tenant=tenant_id)
         for number, name in sorted(collections, key=lambda row: f"{row[1]}/"):
             prefix = f"{tenant_id}/{name}/"
@@ -89,7 +93,7 @@ class ReconciliationStore:
                 send()
             return bool(waiting)
 
-        return self.database.write(document.location.tenant_id, work)
+        return self.database.write(Scope(document.location.tenant_id), work)
 
     def end(self, document: Unsettled, reason: str, *, at: datetime | None) -> bool:
         """Say that a document has failed because nobody brings it; False when somebody has begun with it meanwhile."""
@@ -107,13 +111,19 @@ class ReconciliationStore:
             )
             return bool(rows)
 
-        return self.database.write(document.location.tenant_id, work)
+        return self.database.write(Scope(document.location.tenant_id), work)
 
     def create_tenant(self, tenant_id: uuid.UUID, name: str) -> None:
         """Make the one tenant that this role may make; nothing happens when it is there."""
-        self.database.write(tenant_id, lambda transaction: transaction.run("create_canary", name=name))
+        self.database.write(Scope(tenant_id), lambda transaction: transaction.run("create_canary", name=name))
 
     def _of_collection(self, tenant_id: uuid.UUID, number: int, prefix: str, after: str) -> Iterator[Indexed]:
+        if after:
+            beginnings = [after[:length] for length in range(1, len(after) + 1)]
+            for key, *state in self.database.query(
+                "indexed_documents_of", tenant=tenant_id, collection=number, keys=beginnings
+            ):
+                yield Indexed(prefix + key, *state)
         while True:
             rows = self.database.query(
                 "indexed_documents", tenant=tenant_id, collection=number, after=after, most=DOCUMENTS_AT_ONCE

@@ -13,7 +13,7 @@ from rag import lexical
 from rag.store.binary import Binary, integers, single_vector, vector
 from rag.store.collections import DEFAULT_LANGUAGE, of_this_deployment, searched_collection
 from rag.store.filters import parameter
-from rag.types import Candidate, Collection, EmbeddingSpace, Filters, Hit, Mode, Retrieved, Whereabouts
+from rag.types import Candidate, Collection, EmbeddingSpace, Filters, Hit, Mode, Retrieved, Scope, Whereabouts
 
 if TYPE_CHECKING:
     import uuid
@@ -54,7 +54,7 @@ class SearchStore:
 
     def search(
         self,
-        tenant_id: uuid.UUID,
+        scope: Scope,
         collection: str,
         *,
         embedding: Vector | None,
@@ -84,8 +84,8 @@ class SearchStore:
                 return self._retrieved(transaction, wanted, lexemes, rank, every)
 
         # All comes from one statement: only what is read beside it needs a transaction around.
-        read = self.database.read if reads_more else self.database.read_by_statement
-        return read(tenant_id, work)
+        read = self.database.read if reads_more else self.database.by_statement
+        return read(scope, work)
 
     def _retrieved(
         self,
@@ -96,7 +96,7 @@ class SearchStore:
         shown: int,
     ) -> Retrieved:
         """In one round trip where the collection's language is known; it never changes, but one may be made anew."""
-        name = transaction.tenant_id, wanted.collection
+        name = transaction.scope.tenant_id, wanted.collection
         known = self._languages.get(name, DEFAULT_LANGUAGE)
         counts = lexemes(known) if wanted.mode != "dense" else {}
         collection, head, rows = self._rows(transaction, wanted, known, counts, shown)

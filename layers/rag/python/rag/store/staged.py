@@ -18,6 +18,7 @@ from rag.types import (
     Ingestion,
     Location,
     ObjectVersion,
+    Scope,
     Staged,
     Vector,
 )
@@ -35,12 +36,32 @@ class StagingStore:
     def find(self, location: Location, version: ObjectVersion) -> Staged | None:
         """Return how far this version has come, if it was begun."""
         rows = self.index.database.read(
-            location.tenant_id,
+            Scope(location.tenant_id),
             lambda within: within.last_rows(
                 "pending_document", document=location.document_id, version=version.version_id
             ),
         )
         return Staged(*rows[0]) if rows else None
+
+    def pages(self, location: Location, content_hash: bytes) -> dict[int, str]:
+        """Page → text, of those that were recognised of this file."""
+        rows = self.index.database.read(
+            Scope(location.tenant_id),
+            lambda within: within.last_rows(
+                "recognised_pages", document=location.document_id, content_hash=content_hash
+            ),
+        )
+        return dict(rows)
+
+    def keep_page(self, location: Location, content_hash: bytes, page: int, content: str) -> None:
+        """Keep what was recognised, nothing too, until the document is ready, failed or gone."""
+
+        def work(transaction: Transaction) -> None:
+            transaction.run(
+                "keep_page", document=location.document_id, content_hash=content_hash, page=page, content=content
+            )
+
+        self.index.database.write(Scope(location.tenant_id), work)
 
     def begin(self, location: Location, version: ObjectVersion) -> None:
         """Start with nothing, whatever there was of this version or another one; not at all without a document."""
@@ -49,7 +70,7 @@ class StagingStore:
             transaction.run("drop_pending", document=location.document_id)
             transaction.run("begin_pending", document=location.document_id, version=version.version_id)
 
-        self.index.database.write(location.tenant_id, work)
+        self.index.database.write(Scope(location.tenant_id), work)
 
     def add(
         self, location: Location, collection: Collection, version: ObjectVersion, chunks: Sequence[IndexedChunk]
@@ -94,7 +115,7 @@ class StagingStore:
     ) -> list[tuple[int, bytes, str]]:
         """Return position, content hash and text of the next chunks from `first` on that have no vector."""
         rows = self.index.database.read(
-            location.tenant_id,
+            Scope(location.tenant_id),
             lambda within: within.last_rows(
                 "unembedded_chunks",
                 document=location.document_id,
@@ -143,7 +164,7 @@ class StagingStore:
     ) -> Growth | None:
         """Put the staged chunks in the place of whatever was there, as `IndexStore.replace` does with chunks at hand.
 
-        Rows are moved by the database, which takes about a millisecond each. None when `unchanged` says that the
+        Rows are moved by the database. None when `unchanged` says that the
         bucket holds another version, or that is being staged.
         """
         document = location.document_id
@@ -196,7 +217,7 @@ class StagingStore:
                 work(transaction)
             return staged
 
-        return self.index.database.write(location.tenant_id, guarded)
+        return self.index.database.write(Scope(location.tenant_id), guarded)
 
 
 def _is_staged(transaction: Transaction, location: Location, version: ObjectVersion) -> bool:

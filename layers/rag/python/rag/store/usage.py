@@ -1,98 +1,144 @@
-"""What a tenant's calls to models came to, and whether it may make another today."""
+"""What calls to models came to, and whether a tenant, or one of its keys, may make another."""
 
 from __future__ import annotations
 
 import random
 import time
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 from rag.errors import BudgetError, NotFoundError
+from rag.spending import Budget, Budgets, Price, Settlement, Spent, UsageQuery, UsageReport, UsageRow
+from rag.types import Scope
 
 if TYPE_CHECKING:
     from rag.store.database import Database, Transaction
 
 SHARDS = 16
-# How long it is believed without another look that a tenant's day is used up.
+# How long it is believed without another look that nothing is left.
 REMEMBERED_SECONDS = 60.0
 
 _JITTER = random.SystemRandom()
+_FREE = Price()
 
 
 @dataclass(frozen=True, slots=True)
 class UsageStore:
-    """Adds up per tenant, day of UTC and model; a limit of 0 is none, and a tenant may have limits of its own.
+    """Adds up per tenant, day of UTC and model, and the same per caller; `budgets` are of a tenant without its own.
 
     Calls that are made at the same time each find the room that there was before them: all together may exceed a limit
     by as many calls as are made at once.
     """
 
     database: Database
-    requests_per_day: int
-    tokens_per_day: int
+    budgets: Budgets = Budgets()  # noqa: RUF009 (frozen)
+    prices: Mapping[str, Price] = field(default_factory=dict)
     shard: int = field(default_factory=lambda: _JITTER.randrange(SHARDS))
-    _refused: dict[uuid.UUID, tuple[float, BudgetError]] = field(default_factory=dict)
+    _refused: dict[tuple[uuid.UUID, str | None], tuple[float, BudgetError]] = field(default_factory=dict)
 
-    def require(self, tenant_id: uuid.UUID) -> None:
-        """BudgetError when the tenant was refused here less than a minute ago: the work before a call can be spared."""
-        until, refusal = self._refused.get(tenant_id, (0.0, None))
-        if refusal is not None and time.monotonic() < until:
-            raise refusal
+    def require(self, tenant_id: uuid.UUID, principal: str) -> None:
+        """BudgetError when one was refused here less than a minute ago: the work before a call can be spared."""
+        for whose in (principal, None):
+            until, refusal = self._refused.get((tenant_id, whose), (0.0, None))
+            if refusal is not None and time.monotonic() < until:
+                raise refusal
 
-    def reserve(self, tenant_id: uuid.UUID, model: str, *, prompt_tokens: int, completion_tokens: int) -> date:
+    def reserve(
+        self, tenant_id: uuid.UUID, principal: str, model: str, *, prompt_tokens: int, completion_tokens: int
+    ) -> date:
         """Count a call before it is made, by what it will take at most; return the day that it is counted on.
 
-        BudgetError when the day has no room for it.
+        BudgetError when one of the caller's budgets, or of its tenant's, has no room for it.
         """
 
-        def work(transaction: Transaction) -> list[tuple[bool, bool, int, int, date, float]]:
-            return transaction.last_rows(
+        def work(transaction: Transaction) -> list[tuple[Any, ...]]:
+            return transaction.rows(
                 "reserve_usage",
+                principal=principal,
                 model=model,
                 shard=self.shard,
                 prompt_tokens=prompt_tokens,
                 completion_tokens=completion_tokens,
-                requests_per_day=self.requests_per_day,
-                tokens_per_day=self.tokens_per_day,
+                usd=self._usd(model, prompt_tokens, completion_tokens),
+                **asdict(self.budgets),
             )
 
-        rows = self.database.account(tenant_id, work)
+        rows = self.database.by_statement(Scope(tenant_id), work)
         if not rows:
             msg = f"there is no tenant {tenant_id}"
             raise NotFoundError(msg)
-        [(requests_fit, tokens_fit, requests, tokens, day, seconds_left)] = rows
-        if requests_fit and tokens_fit:
-            self._refused.pop(tenant_id, None)
-            return day
-        limit = f"{tokens:,} tokens" if requests_fit else f"{requests:,} requests to models"
-        msg = f"the tenant's budget of {limit} for today has no room for this; the next day begins at midnight UTC"
-        refusal = BudgetError(msg, retry_after_seconds=seconds_left)
-        self._refused[tenant_id] = (time.monotonic() + min(REMEMBERED_SECONDS, seconds_left), refusal)
+        [(day, whose, unit, period, most, resets_at, seconds_left)] = rows
+        if whose is None:
+            self._refused.pop((tenant_id, principal), None)
+            self._refused.pop((tenant_id, None), None)
+            counted_on: date = day
+            return counted_on
+        refusal = BudgetError(_refusal(whose, unit, period, most), resets_at, retry_after_seconds=seconds_left)
+        until = time.monotonic() + min(REMEMBERED_SECONDS, seconds_left)
+        self._refused[tenant_id, None if whose == "tenant" else principal] = (until, refusal)
         raise refusal
 
-    def settle(
-        self,
-        tenant_id: uuid.UUID,
-        model: str,
-        day: date,
-        *,
-        requests: int,
-        prompt_tokens: int,
-        completion_tokens: int,
-    ) -> None:
-        """Add to what was reserved what the call came to beyond that, or less than it: numbers may be negative."""
+    def settle(self, settlement: Settlement) -> None:
+        """Add to what was reserved what the call came to beyond that, or less than it."""
+        self.database.by_statement(
+            Scope(settlement.tenant_id),
+            lambda transaction: transaction.run("settle_usage", **self.settling(settlement)),
+        )
 
-        def work(transaction: Transaction) -> None:
-            transaction.last_rows(
-                "settle_usage",
-                model=model,
-                day=day,
-                shard=self.shard,
-                requests=requests,
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
+    def settling(self, settlement: Settlement) -> dict[str, object]:
+        """Return a settlement at this deployment's prices, as statements take it that settle."""
+        return {
+            "payer": settlement.principal,
+            "model": settlement.model,
+            "day": settlement.day,
+            "shard": self.shard,
+            "requests": settlement.requests,
+            "prompt_tokens": settlement.prompt_tokens,
+            "completion_tokens": settlement.completion_tokens,
+            "usd": self._usd(settlement.model, settlement.prompt_tokens, settlement.completion_tokens),
+        }
+
+    def report(self, tenant_id: uuid.UUID, principal: str, wanted: UsageQuery) -> UsageReport:
+        """Tell what was used and what is left, of the whole tenant or, as `wanted`, of this caller alone."""
+        whose = None if wanted.of_tenant else principal
+
+        def work(transaction: Transaction) -> UsageReport:
+            today, month = (Spent(*row[1:]) for row in transaction.rows("usage_so_far", principal=whose))
+            budgets = transaction.rows("budgets", principal=principal, **asdict(self.budgets))
+            rows = transaction.rows(
+                "usage",
+                principal=whose,
+                first=wanted.first,
+                last=wanted.last,
+                by_day="day" in wanted.by,
+                by_month="month" in wanted.by,
+                by_model="model" in wanted.by,
+                by_key="key" in wanted.by,
+                most=wanted.most + 1,
+            )
+            return UsageReport(
+                today=today,
+                month=month,
+                budgets=[Budget(*row) for row in budgets if wanted.of_tenant or row[0] == "key"],
+                rows=[
+                    UsageRow(day, month, model, key, Spent(*sums))
+                    for day, month, model, key, *sums in rows[: wanted.most]
+                ],
+                truncated=len(rows) > wanted.most,
             )
 
-        self.database.account(tenant_id, work)
+        return self.database.read(Scope(tenant_id), work)
+
+    def _usd(self, model: str, prompt_tokens: int, completion_tokens: int) -> Decimal:
+        return self.prices.get(model, _FREE).usd(prompt_tokens, completion_tokens)
+
+
+def _refusal(whose: str, unit: str, period: str, most: Decimal) -> str:
+    limit = {"usd": f"{most:,.2f} USD", "tokens": f"{most:,} tokens"}.get(unit, f"{most:,} requests to models")
+    owner = "the tenant's" if whose == "tenant" else "this key's"
+    when, then = ("today", "the next day") if period == "day" else ("this month", "the next month")
+    return f"{owner} budget of {limit} for {when} has no room for this; {then} begins at midnight UTC"

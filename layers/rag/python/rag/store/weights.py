@@ -12,6 +12,7 @@ from rag.deadline import Deadline
 from rag.errors import UnavailableError
 from rag.store.database import Database, Transaction
 from rag.store.search import sparse
+from rag.types import Scope
 
 CHUNKS_AT_ONCE = 1_000
 # No transaction is begun with less time than this left.
@@ -56,16 +57,16 @@ class WeightMaintenance:
         average = lexical.average_length(
             lengths.average_length, lexeme_count=lengths.lexeme_count, chunk_count=lengths.chunk_count
         )
-        tenant, new = lengths.tenant_id, {"collection": lengths.collection_id, "average_length": average}
+        scope, new = Scope(lengths.tenant_id), {"collection": lengths.collection_id, "average_length": average}
         if average != lengths.average_length:
-            self.database.write(tenant, lambda within: within.run("set_average_length", **new))
+            self.database.write(scope, lambda within: within.run("set_average_length", **new))
         elif not lengths.reweighing:
             return 0
         weighed = 0
         while deadline.remaining() > LEAST_SECONDS:
-            some = self.database.write(tenant, lambda within: _some(within, lengths.collection_id, average))
+            some = self.database.write(scope, lambda within: _some(within, lengths.collection_id, average))
             if not some:
-                self.database.write(tenant, lambda within: within.run("end_reweighing", **new))
+                self.database.write(scope, lambda within: within.run("end_reweighing", **new))
                 break
             weighed += some
         return weighed

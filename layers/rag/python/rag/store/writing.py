@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import accumulate, chain, islice
 from typing import Any, TypeVar
 
+from rag import permissions
 from rag.store import binary
 from rag.store.database import Row, Transaction
 from rag.types import (
@@ -79,7 +80,7 @@ def finish(
         chunk_count=ingestion.chunk_count,
         error_code=ingestion.error_code,
         error_message=ingestion.error_message,
-        **metadata(description),
+        **described(transaction, location, description, published=True),
     )
     return _counts(rows)
 
@@ -89,11 +90,19 @@ def _counts(rows: Sequence[Row]) -> Counts:
     return Counts(chunk_count, lexeme_count, Counter({lexeme: frequency for lexeme, frequency, _ in frequencies}))
 
 
-def metadata(description: Description) -> dict[str, Any]:
-    """No metadata, which leaves what there is, when it cannot be used."""
+def described(
+    transaction: Transaction, location: Location, description: Description, *, published: bool
+) -> dict[str, Any]:
+    """No metadata, which leaves what there is, when it cannot be used; and who may see the document from now on."""
+    if description.unread or description.author is not None:
+        [(current,)] = transaction.rows("allowed_principals", document=location.document_id) or [(None,)]
+        current = None if current is None else tuple(current)
+        description = permissions.judged(description, current, published=published)
     return {
         "metadata": None if description.error else json.dumps(description.metadata),
         "metadata_error": description.error,
+        "allowed_principals": None if description.allowed is None else list(description.allowed),
+        "sidecar": description.sidecar,
     }
 
 

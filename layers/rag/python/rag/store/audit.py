@@ -1,0 +1,114 @@
+"""The audit log: rows that are added by whoever acts, read by administrators of the tenant, and dropped by age."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rag.auditing import AuditQuery, Entry, Record, Shown
+from rag.types import Scope
+
+if TYPE_CHECKING:
+    from rag.deadline import Deadline
+    from rag.store.database import Database, Transaction
+
+# Rows of one deletion, with their documents: a second at most.
+ROWS_AT_ONCE = 5_000
+# Of one deletion, and the end of the run.
+RESERVE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditStore:
+    """Adds and reads as the role rag_query, adds as rag_admin; neither can change a row or delete one."""
+
+    database: Database
+
+    def write(self, entry: Entry, *, hurried: bool = False, settling: Mapping[str, object] | None = None) -> None:
+        """Add a row, and settle (`UsageStore.settling`), in one round trip; a `hurried` one does not wait for the disk.
+
+        UnavailableError when the database does not take it.
+        """
+        positions: list[tuple[uuid.UUID, int | None]] = [
+            (document, place) for document, places in entry.documents.items() for place in places or (None,)
+        ]
+        named: dict[str, Any] = {
+            "documents": [document for document, _ in positions],
+            "positions": [place for _, place in positions],
+        }
+
+        def work(transaction: Transaction) -> None:
+            row: dict[str, Any] = {**_columns(entry), **named, "hurried": hurried}
+            if settling is None:
+                transaction.run("write_audit", **row)
+            else:
+                transaction.run("write_audit_and_settle", **row, **settling)
+
+        self.database.by_statement(Scope(entry.tenant_id), work)
+
+    def write_administration(self, entry: Entry) -> None:
+        """Add a row of what an administrator did; it names no documents."""
+        self.database.write(
+            Scope(entry.tenant_id), lambda transaction: transaction.run("write_administration", **_columns(entry))
+        )
+
+    def page(self, scope: Scope, query: AuditQuery) -> list[Record]:
+        """Return the latest rows that fit, after the one that the query names."""
+        before, before_id = query.before or (None, None)
+        wanted: dict[str, Any] = {
+            "since": query.since,
+            "until": query.until,
+            "principal": query.principal,
+            "action": query.action,
+            "before": before,
+            "before_id": before_id,
+            "most": query.limit,
+        }
+
+        def work(transaction: Transaction) -> list[Record]:
+            if query.document_id is None:
+                rows = transaction.rows("audit", **wanted)
+            else:
+                rows = transaction.rows("audit_of_document", document=query.document_id, **wanted)
+            return [Record(*[*row[:-1], list(map(_shown, row[-1]))]) for row in rows]
+
+        return self.database.read(scope, work)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRetention:
+    """Drops what is old as the role rag_owner, by the one function that may."""
+
+    database: Database
+    days: int
+
+    def run(self, deadline: Deadline) -> int:
+        """Delete what is older than so many days, in pieces; return how many rows went until time ran out."""
+        dropped = 0
+        while deadline.remaining() > RESERVE_SECONDS:
+            [(gone,)] = self.database.query("drop_old_audit", days=self.days, most=ROWS_AT_ONCE)
+            dropped += gone
+            if gone < ROWS_AT_ONCE:
+                break
+        return dropped
+
+
+def _shown(named: tuple[str, str | None, list[int]]) -> Shown:
+    document, version, positions = named
+    return Shown(uuid.UUID(document), version, positions)
+
+
+def _columns(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "principal": entry.principal,
+        "role": entry.role,
+        "action": entry.action,
+        "outcome": entry.outcome,
+        "request_id": entry.request_id,
+        "address": entry.address,
+        "details": json.dumps(dict(entry.details)),
+    }
