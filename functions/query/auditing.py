@@ -88,7 +88,7 @@ def _remembered(scope: Scope, trail: Trail, status: int) -> bool:
         if entry is not None:
             logger.warning("not in the audit log: nothing was shown", extra=_told(entry))
         if trail.settlement is not None:
-            with suppress(UnavailableError):  # the estimate stays
+            with suppress(UnavailableError):  # the estimate stays, if there is one
                 wiring.usage_store().settle(trail.settlement)
         return True
     context = scope.get("aws.context")
@@ -96,8 +96,14 @@ def _remembered(scope: Scope, trail: Trail, status: int) -> bool:
         if context is not None and wiring.database().deadline.remaining() < _WRITE_SECONDS:
             wiring.until_the_end(context, margin_seconds=wiring.LAST_SECONDS, most_seconds=_WRITE_SECONDS)
         # What was changed is on the disk before it is told of; what was only shown may take half a second more.
-        settling = wiring.usage_store().settling(trail.settlement) if trail.settlement is not None else None
-        wiring.audit_store().write(entry, hurried=trail.reads or scope["method"] == "GET", settling=settling)
+        hurried = trail.reads or scope["method"] == "GET"
+        if (settlement := trail.settlement) is None:
+            wiring.audit_store().write(entry, hurried=hurried)
+        else:
+            usage = wiring.usage_store()
+            unlimited = wiring.audit_store().write(entry, hurried=hurried, settling=usage.settling(settlement))
+            if unlimited is not None:
+                usage.settled(settlement, unlimited=unlimited)
     except Exception:  # noqa: BLE001 (whatever it is, the request was worked on and its row is not lost)
         metrics.add_metric("AuditFailures", MetricUnit.Count, 1)
         # The row itself, so that it is not lost.

@@ -11,9 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from rag import wiring
+from rag import keys, wiring
+from rag.auditing import Entry
 from rag.errors import BudgetError, NotFoundError
-from rag.spending import Budgets, Settlement
+from rag.spending import Budgets, Reservation, Settlement
 from rag.store.database import Database
 from rag.store.usage import UsageStore
 from tests.integration.deployment import Deployment, notification
@@ -147,11 +148,11 @@ def test_many_who_count_at_once_lose_nothing_and_exceed_a_limit_by_what_they_do_
         mine = UsageStore(database, Budgets(requests_per_day=limit))
         for _ in range(calls):
             try:
-                day = mine.reserve(deployment.tenant, "key:one", "chat", prompt_tokens=10, completion_tokens=10)
+                counted = mine.reserve(deployment.tenant, "key:one", "chat", prompt_tokens=10, completion_tokens=10)
             except BudgetError:
                 break
             mine.settle(
-                Settlement(deployment.tenant, "key:one", "chat", day, 0, prompt_tokens=-4, completion_tokens=-7)
+                Settlement(deployment.tenant, "key:one", "chat", counted.day, 0, prompt_tokens=-4, completion_tokens=-7)
             )
             passed.append(1)
         database.close()
@@ -180,3 +181,55 @@ def test_a_tenant_sees_and_changes_its_own_usage_only(filled: Deployment) -> Non
 def test_a_tenant_that_is_not_there_has_no_budget(deployment: Deployment) -> None:
     with deployment.function("rag_ingest"), pytest.raises(NotFoundError):
         wiring.usage_store().reserve(uuid.uuid4(), "ingest", "chat", prompt_tokens=1, completion_tokens=0)
+
+
+def test_who_has_no_budget_is_asked_for_none_until_there_is_one(deployment: Deployment) -> None:
+    with deployment.function("rag_query"):
+        usage = wiring.usage_store()
+
+        def call() -> Reservation:
+            counted = usage.reserve(deployment.tenant, "key:one", "chat", prompt_tokens=10, completion_tokens=10)
+            usage.settle(
+                Settlement(deployment.tenant, "key:one", "chat", counted.day, 1 - counted.requests, 10, 3)
+                if counted.day is None
+                else Settlement(deployment.tenant, "key:one", "chat", counted.day, 0, 0, -7)
+            )
+            return counted
+
+        assert [call().day for _ in range(3)] == [None] * 3
+        assert rows(deployment, USED) == [(3, 30, 9)]
+        allow(deployment, deployment.tenant, requests_per_day=5)
+        # The first call after it finds out, and counts.
+        assert [call().day for _ in range(2)] == [None, datetime.now(UTC).date()]
+        with pytest.raises(BudgetError):
+            call()
+        allow(deployment, deployment.tenant, requests_per_day=None)
+        usage._refused.clear()
+        assert call() == Reservation()
+    assert rows(deployment, USED) == [(6, 60, 18)]
+
+
+def test_a_key_with_a_budget_is_held_to_it_beside_one_without(deployment: Deployment) -> None:
+    key_id = keys.parse(deployment.key)[0]
+    with psycopg.connect(deployment.database.superuser_dsn(), autocommit=True) as connection:
+        connection.execute(b"update api_keys set requests_per_day = 1 where id = %s", [key_id])
+    with deployment.function("rag_query"):
+        usage = wiring.usage_store()
+        for _ in range(3):
+            free = usage.reserve(deployment.tenant, "key:another0", "chat", prompt_tokens=1, completion_tokens=0)
+            assert free == Reservation()
+        counted = usage.reserve(deployment.tenant, f"key:{key_id}", "chat", prompt_tokens=1, completion_tokens=0)
+        assert counted.requests == 1
+        with pytest.raises(BudgetError, match="this key's budget of 1 requests"):
+            usage.reserve(deployment.tenant, f"key:{key_id}", "chat", prompt_tokens=1, completion_tokens=0)
+
+
+def test_what_is_settled_with_a_row_of_the_audit_log_is_settled_once(deployment: Deployment) -> None:
+    """A statement whose answer was lost is sent again, and may have been done the first time."""
+    entry = Entry(deployment.tenant, "key:one", "reader", "search", 200, "request", None)
+    settlement = Settlement(deployment.tenant, "key:one", "chat", None, 1, 10, 3)
+    with deployment.function("rag_query"):
+        settling = wiring.usage_store().settling(settlement)
+        told = [wiring.audit_store().write(entry, settling=settling) for _ in range(2)]
+    assert told == [True, None]
+    assert rows(deployment, USED) == [(1, 10, 3)]

@@ -13,7 +13,7 @@ import pytest
 from rag.deadline import Deadline
 from rag.errors import BudgetError, UnavailableError
 from rag.metering import Metered, Postponing
-from rag.spending import Settlement
+from rag.spending import Reservation, Settlement
 from rag.types import Completion, Usage, Vector
 
 TENANT = uuid.UUID(int=7)
@@ -76,11 +76,12 @@ class FakeLLM:
 
 @dataclass
 class FakeLedger:
-    """A sum per model, and what was in it while a call was made; with `full`, no room."""
+    """A sum per model, and what was in it while a call was made; with `full`, no room; `unlimited`, no budget."""
 
     sums: dict[str, list[int]] = field(default_factory=dict)
     reserved: list[tuple[int, int]] = field(default_factory=list)
     full: bool = False
+    unlimited: bool = False
     away: bool = False
 
     def require(self, tenant_id: uuid.UUID, principal: str) -> None:
@@ -90,14 +91,17 @@ class FakeLedger:
 
     def reserve(
         self, tenant_id: uuid.UUID, principal: str, model: str, *, prompt_tokens: int, completion_tokens: int
-    ) -> date:
+    ) -> Reservation:
         self.require(tenant_id, principal)
+        if self.unlimited:
+            return Reservation()
         self.reserved.append((prompt_tokens, completion_tokens))
         self._add(model, 1, prompt_tokens, completion_tokens)
-        return TODAY
+        return Reservation(TODAY, 1, prompt_tokens, completion_tokens)
 
     def settle(self, settlement: Settlement) -> None:
-        assert (settlement.tenant_id, settlement.principal, settlement.day) == (TENANT, KEY, TODAY)
+        day: date | None = None if self.unlimited else TODAY
+        assert (settlement.tenant_id, settlement.principal, settlement.day) == (TENANT, KEY, day)
         if self.away:
             raise UnavailableError("the database is not available")
         self._add(settlement.model, settlement.requests, settlement.prompt_tokens, settlement.completion_tokens)
@@ -122,16 +126,27 @@ def test_a_call_is_counted_by_its_estimate_and_then_by_what_the_model_says() -> 
     assert (model.used.requests, model.used.prompt_tokens, model.used.completion_tokens) == (6, 33, 6)
 
 
-def test_where_the_model_does_not_say_the_estimate_stays() -> None:
-    ledger = FakeLedger()
+@pytest.mark.parametrize("unlimited", [False, True])
+def test_where_the_model_does_not_say_the_estimate_counts(*, unlimited: bool) -> None:
+    ledger = FakeLedger(unlimited=unlimited)
     model = Metered(FakeLLM(tokens=(0, 0)), ledger, TENANT, KEY)
     model.complete(ASKED, soon(), most_tokens=20)
     assert ledger.sums == {"chatter": [1, 5, 20]}
     assert model.used.tokens == 25
 
 
-def test_a_call_that_fails_costs_its_requests_and_no_tokens() -> None:
-    ledger = FakeLedger()
+def test_of_who_has_no_budget_nothing_is_reserved_and_all_is_counted() -> None:
+    ledger = FakeLedger(unlimited=True)
+    model = Metered(FakeLLM(requests=2), ledger, TENANT, KEY)
+    model.complete(ASKED, soon(), most_tokens=20)
+    model.embed(["Refunds are paid.", "Parcels arrive."], soon())
+    assert ledger.reserved == []
+    assert ledger.sums == {"chatter": [2, 11, 3], "embedder": [2, 11, 0]}
+
+
+@pytest.mark.parametrize("unlimited", [False, True])
+def test_a_call_that_fails_costs_its_requests_and_no_tokens(*, unlimited: bool) -> None:
+    ledger = FakeLedger(unlimited=unlimited)
     model = Metered(FakeLLM(requests=3, down=True), ledger, TENANT, KEY)
     with pytest.raises(UnavailableError):
         model.embed(["Refunds are paid."], soon())

@@ -5,12 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import date
 from typing import Protocol
 
 from rag.deadline import Deadline
 from rag.errors import BudgetError, UnavailableError
-from rag.spending import Settlement
+from rag.spending import Reservation, Settlement
 from rag.tokens import estimate
 from rag.types import Completion, Usage, Vector
 
@@ -46,14 +45,14 @@ class Ledger(Protocol):
     def require(self, tenant_id: uuid.UUID, principal: str) -> None: ...
     def reserve(
         self, tenant_id: uuid.UUID, principal: str, model: str, *, prompt_tokens: int, completion_tokens: int
-    ) -> date: ...
+    ) -> Reservation: ...
     def settle(self, settlement: Settlement) -> None: ...
 
 
 class Postponing:
     """The ledger for one request, whose last settlement waits until it is written with something else.
 
-    What was paid for is not thrown away where it cannot be counted: the estimate stays.
+    What was paid for is not thrown away where it cannot be counted: the estimate stays, if there is one.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -65,7 +64,7 @@ class Postponing:
 
     def reserve(
         self, tenant_id: uuid.UUID, principal: str, model: str, *, prompt_tokens: int, completion_tokens: int
-    ) -> date:
+    ) -> Reservation:
         self.settle_now()
         return self._ledger.reserve(
             tenant_id, principal, model, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
@@ -90,8 +89,9 @@ class Postponing:
 class Metered:
     """The model for one request of a caller, or one document; `used` is what it has come to, whatever became of it.
 
-    Each call is counted before it is made, by what it takes at most, and corrected by what the model says that it took.
-    One that fails costs its requests and no tokens. BudgetError when tenant or caller have no room for it.
+    Where there is a budget, each call is counted before it is made, by what it takes at most, and corrected by what the
+    model says that it took. One that fails costs its requests and no tokens. BudgetError when tenant or caller have no
+    room for it.
     """
 
     def __init__(self, llm: LLM, ledger: Ledger, tenant_id: uuid.UUID, principal: str) -> None:
@@ -147,7 +147,7 @@ class Metered:
     def _paid(self, model: str, most: Usage) -> Iterator[Usage]:
         """Reserve `most` for a call, and settle what it came to."""
         with self._refusals():
-            day = self._ledger.reserve(
+            reserved = self._ledger.reserve(
                 *self._payer, model, prompt_tokens=most.prompt_tokens, completion_tokens=most.completion_tokens
             )
         call = Usage()
@@ -157,14 +157,16 @@ class Metered:
                 call.prompt_tokens, call.completion_tokens = most.prompt_tokens, most.completion_tokens
         finally:
             self.used.add(call)
-            with suppress(UnavailableError):  # what was paid for is not thrown away; the estimate stays
+            with suppress(
+                UnavailableError
+            ):  # what was paid for is not thrown away; the estimate stays, if there is one
                 self._ledger.settle(
                     Settlement(
                         *self._payer,
                         model,
-                        day,
-                        requests=call.requests - 1,
-                        prompt_tokens=call.prompt_tokens - most.prompt_tokens,
-                        completion_tokens=call.completion_tokens - most.completion_tokens,
+                        reserved.day,
+                        requests=call.requests - reserved.requests,
+                        prompt_tokens=call.prompt_tokens - reserved.prompt_tokens,
+                        completion_tokens=call.completion_tokens - reserved.completion_tokens,
                     )
                 )

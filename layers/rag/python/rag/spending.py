@@ -48,13 +48,26 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
+class Reservation:
+    """What is counted of a call before it is made, on which day; nothing on none where no budget could refuse it."""
+
+    day: date | None = None
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a call came to beyond what was reserved for it on that day, or less than it: numbers may be negative."""
+    """What a call came to beyond what was reserved for it on that day, or less than it: numbers may be negative.
+
+    Without a day nothing was reserved, and it counts on the day on which it is settled.
+    """
 
     tenant_id: uuid.UUID
     principal: str
     model: str
-    day: date
+    day: date | None
     requests: int
     prompt_tokens: int
     completion_tokens: int

@@ -27,16 +27,19 @@ set_config('synchronous_commit', 'off', true)
 -- reserve_usage --
 select * from reserve_usage(
   (array[{scope}, {unwaited}])[1]::uuid, %(principal)s, %(model)s, %(shard)s,
-  %(prompt_tokens)s, %(completion_tokens)s, %(usd)s,
-  %(requests_per_day)s, %(tokens_per_day)s, %(tokens_per_month)s, %(usd_per_day)s::float8::numeric, %(usd_per_month)s::float8::numeric
+  %(prompt_tokens)s, %(completion_tokens)s, %(usd)s, {default_budgets}
 )
+
+-- default_budgets --
+-- Part of the statements here.
+%(requests_per_day)s, %(tokens_per_day)s, %(tokens_per_month)s, %(usd_per_day)s::float8::numeric, %(usd_per_month)s::float8::numeric
 
 -- settle_usage --
 select settle_usage((array[{scope}, {unwaited}])[1]::uuid, {settlement})
 
 -- settlement --
 -- Part of the statements here.
-%(payer)s, %(model)s, %(day)s, %(shard)s, %(requests)s, %(prompt_tokens)s, %(completion_tokens)s, %(usd)s
+%(payer)s, %(model)s, %(day)s, %(shard)s, %(requests)s, %(prompt_tokens)s, %(completion_tokens)s, %(usd)s, {default_budgets}
 
 -- budgets --
 select whose, unit, period, most, coalesce(used, 0), resets_at
@@ -921,14 +924,15 @@ order by t.name collate "C"
 limit %(most)s
 
 -- write_audit --
-{audit_row}
+select {audit_row}
 
 -- write_audit_and_settle --
-{audit_row}, settle_usage(%(tenant)s, {settlement})
+-- Not again what a repetition finds written.
+select case when {audit_row} then settle_usage(%(tenant)s, {settlement}) end
 
 -- audit_row --
 -- Part of the statements here.
-select write_audit(
+write_audit(
   (array[{scope}, case when %(hurried)s then {unwaited} end])[1]::uuid, %(id)s, %(principal)s, %(role)s, %(action)s, %(outcome)s, %(request_id)s,
   %(address)s::inet, %(details)s::jsonb, %(documents)s::uuid[], %(positions)s::int[]
 )

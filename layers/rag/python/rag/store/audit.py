@@ -27,9 +27,10 @@ class AuditStore:
 
     database: Database
 
-    def write(self, entry: Entry, *, hurried: bool = False, settling: Mapping[str, object] | None = None) -> None:
+    def write(self, entry: Entry, *, hurried: bool = False, settling: Mapping[str, Any] | None = None) -> bool | None:
         """Add a row, and settle (`UsageStore.settling`), in one round trip; a `hurried` one does not wait for the disk.
 
+        Return what was told of the caller's budgets (`UsageStore.settled`): None where nothing was settled.
         UnavailableError when the database does not take it.
         """
         positions: list[tuple[uuid.UUID, int | None]] = [
@@ -40,14 +41,16 @@ class AuditStore:
             "positions": [place for _, place in positions],
         }
 
-        def work(transaction: Transaction) -> None:
+        def work(transaction: Transaction) -> bool | None:
             row: dict[str, Any] = {**_columns(entry), **named, "hurried": hurried}
             if settling is None:
                 transaction.run("write_audit", **row)
-            else:
-                transaction.run("write_audit_and_settle", **row, **settling)
+                return None
+            [(unlimited,)] = transaction.rows("write_audit_and_settle", **row, **settling)
+            told: bool | None = unlimited
+            return told
 
-        self.database.by_statement(Scope(entry.tenant_id), work)
+        return self.database.by_statement(Scope(entry.tenant_id), work)
 
     def write_administration(self, entry: Entry) -> None:
         """Add a row of what an administrator did; it names no documents."""

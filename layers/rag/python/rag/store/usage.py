@@ -5,22 +5,23 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import BudgetError, NotFoundError
-from rag.spending import Budget, Budgets, Price, Settlement, Spent, UsageQuery, UsageReport, UsageRow
+from rag.spending import Budget, Budgets, Price, Reservation, Settlement, Spent, UsageQuery, UsageReport, UsageRow
 from rag.types import Scope
 
 if TYPE_CHECKING:
     from rag.store.database import Database, Transaction
 
 SHARDS = 16
-# How long it is believed without another look that nothing is left.
+# How long it is believed without another look that nothing is left, or that there is no budget.
 REMEMBERED_SECONDS = 60.0
+_MOST_REMEMBERED = 10_000
 
 _JITTER = random.SystemRandom()
 _FREE = Price()
@@ -31,7 +32,8 @@ class UsageStore:
     """Adds up per tenant, day of UTC and model, and the same per caller; `budgets` are of a tenant without its own.
 
     Calls that are made at the same time each find the room that there was before them: all together may exceed a limit
-    by as many calls as are made at once.
+    by as many calls as are made at once. Of who has no budget nothing is reserved; each settlement tells whether that
+    is still so, so that of a first budget every sandbox learns with the call that it makes then.
     """
 
     database: Database
@@ -39,6 +41,7 @@ class UsageStore:
     prices: Mapping[str, Price] = field(default_factory=dict)
     shard: int = field(default_factory=lambda: _JITTER.randrange(SHARDS))
     _refused: dict[tuple[uuid.UUID, str | None], tuple[float, BudgetError]] = field(default_factory=dict)
+    _unlimited: OrderedDict[tuple[uuid.UUID, str], float] = field(default_factory=OrderedDict)
 
     def require(self, tenant_id: uuid.UUID, principal: str) -> None:
         """BudgetError when one was refused here less than a minute ago: the work before a call can be spared."""
@@ -49,11 +52,13 @@ class UsageStore:
 
     def reserve(
         self, tenant_id: uuid.UUID, principal: str, model: str, *, prompt_tokens: int, completion_tokens: int
-    ) -> date:
-        """Count a call before it is made, by what it will take at most; return the day that it is counted on.
+    ) -> Reservation:
+        """Count a call before it is made, by what it will take at most, where a budget could refuse it.
 
         BudgetError when one of the caller's budgets, or of its tenant's, has no room for it.
         """
+        if time.monotonic() < self._unlimited.get((tenant_id, principal), 0.0):
+            return Reservation()
 
         def work(transaction: Transaction) -> list[tuple[Any, ...]]:
             return transaction.rows(
@@ -75,8 +80,10 @@ class UsageStore:
         if whose is None:
             self._refused.pop((tenant_id, principal), None)
             self._refused.pop((tenant_id, None), None)
-            counted_on: date = day
-            return counted_on
+            if day is None:
+                self._remember(tenant_id, principal, unlimited=True)
+                return Reservation()
+            return Reservation(day, 1, prompt_tokens, completion_tokens)
         refusal = BudgetError(_refusal(whose, unit, period, most), resets_at, retry_after_seconds=seconds_left)
         until = time.monotonic() + min(REMEMBERED_SECONDS, seconds_left)
         self._refused[tenant_id, None if whose == "tenant" else principal] = (until, refusal)
@@ -84,14 +91,20 @@ class UsageStore:
 
     def settle(self, settlement: Settlement) -> None:
         """Add to what was reserved what the call came to beyond that, or less than it."""
-        self.database.by_statement(
+        [(unlimited,)] = self.database.by_statement(
             Scope(settlement.tenant_id),
-            lambda transaction: transaction.run("settle_usage", **self.settling(settlement)),
+            lambda transaction: transaction.rows("settle_usage", **self.settling(settlement)),
         )
+        self.settled(settlement, unlimited=unlimited)
 
-    def settling(self, settlement: Settlement) -> dict[str, object]:
+    def settled(self, settlement: Settlement, *, unlimited: bool) -> None:
+        """Hear what a statement that settled told of the caller: whether it still has no budget."""
+        if settlement.day is None:
+            self._remember(settlement.tenant_id, settlement.principal, unlimited=unlimited)
+
+    def settling(self, settlement: Settlement) -> dict[str, Any]:
         """Return a settlement at this deployment's prices, as statements take it that settle."""
-        return {
+        return asdict(self.budgets) | {
             "payer": settlement.principal,
             "model": settlement.model,
             "day": settlement.day,
@@ -132,6 +145,13 @@ class UsageStore:
             )
 
         return self.database.read(Scope(tenant_id), work)
+
+    def _remember(self, tenant_id: uuid.UUID, principal: str, *, unlimited: bool) -> None:
+        self._unlimited.pop((tenant_id, principal), None)
+        if unlimited:
+            self._unlimited[tenant_id, principal] = time.monotonic() + REMEMBERED_SECONDS
+            if len(self._unlimited) > _MOST_REMEMBERED:
+                self._unlimited.popitem(last=False)
 
     def _usd(self, model: str, prompt_tokens: int, completion_tokens: int) -> Decimal:
         return self.prices.get(model, _FREE).usd(prompt_tokens, completion_tokens)
