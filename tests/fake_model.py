@@ -99,6 +99,13 @@ def speak(text: str, *, seconds: float = 0, whole: bool = True, at: Callable[[in
     """
 
     def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        try:
+            tell(handler, body)
+        except ConnectionError:
+            handler.server.model.cut_off.set()  # type: ignore[attr-defined]
+            handler.close_connection = True
+
+    def tell(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "text/event-stream")
         handler.send_header("Transfer-Encoding", "chunked")
@@ -109,9 +116,7 @@ def speak(text: str, *, seconds: float = 0, whole: bool = True, at: Callable[[in
                 at(number)
             write_chunk(handler, chunk({"content": word}))
             if left(handler, seconds):
-                handler.server.model.cut_off.set()  # type: ignore[attr-defined]
-                handler.close_connection = True
-                return
+                raise ConnectionAbortedError
         if whole:
             usage = {"usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}}
             write_chunk(handler, chunk({}, finish_reason="stop"))
@@ -136,7 +141,10 @@ def write_chunk(handler: BaseHTTPRequestHandler, content: dict[str, Any] | None)
 def left(handler: BaseHTTPRequestHandler, seconds: float) -> bool:
     """Wait, and say whether the client hung up meanwhile."""
     readable, _, _ = select.select([handler.connection], [], [], seconds)
-    return bool(readable) and handler.connection.recv(1, socket.MSG_PEEK) == b""
+    try:
+        return bool(readable) and handler.connection.recv(1, socket.MSG_PEEK) == b""
+    except ConnectionError:
+        return True  # it closed before it had read what it was sent
 
 
 def send_json(handler: BaseHTTPRequestHandler, body: Any, status: int = 200, **headers: str) -> None:

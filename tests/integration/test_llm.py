@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rag import llm
 from rag.deadline import Deadline
 from rag.errors import DeadlineError, ModelError, UnavailableError
 from rag.llm import LLM
@@ -52,7 +53,7 @@ def test_vectors_of_any_length_keep_their_direction(model: FakeModel, scale: flo
 
 
 def soon() -> Deadline:
-    return Deadline.after(10)
+    return Deadline.after(60)
 
 
 def test_vectors_come_back_in_the_order_of_the_texts(model: FakeModel) -> None:
@@ -66,8 +67,8 @@ import sys
 from rag.deadline import Deadline
 from rag.llm import LLM
 model = LLM(sys.argv[1], lambda: "key", embedding_model="fake", dimensions=4, chat_model="fake", answer_tokens=50)
-model.embed(["one"], Deadline.after(10))
-assert model.alive()
+model.embed(["one"], Deadline.after(60))
+assert any(model.alive() for _ in range(5))
 print("openai" in sys.modules)
 """
 
@@ -147,11 +148,11 @@ def test_a_retry_after_that_is_no_time_is_ignored(model: FakeModel, nonsense: st
 
 
 def test_a_dripping_answer_ends_at_the_deadline(model: FakeModel) -> None:
-    model.script = [fake_model.drip(5)]
+    model.script = [fake_model.drip(60)]
     started = time.monotonic()
     with pytest.raises(DeadlineError):
         edge(model).embed(["one"], Deadline.after(0.5))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30
 
 
 def test_a_server_that_is_away_is_a_typed_error_and_not_alive() -> None:
@@ -189,10 +190,10 @@ def test_a_streamed_completion_is_said_piece_by_piece_and_is_the_same_in_the_end
 
 def test_the_first_piece_is_said_before_the_last_is_made(model: FakeModel) -> None:
     first = threading.Event()
-    model.script = [fake_model.speak("one two three", at=lambda number: number < 2 or first.wait(5))]
-    started = time.monotonic()
+    heard: list[bool] = []
+    model.script = [fake_model.speak("one two", at=lambda number: heard.append(number == 0 or first.wait(30)))]
     edge(model).stream(ASKED, soon(), lambda piece: first.set() if piece == "one" else None)
-    assert time.monotonic() - started < 4
+    assert heard == [True, True]
 
 
 def test_a_stream_that_is_refused_is_made_again_until_a_word_was_said(model: FakeModel) -> None:
@@ -226,28 +227,30 @@ def test_a_stream_that_is_no_completion_is_a_typed_error(model: FakeModel, reply
 @pytest.mark.parametrize("words", ["one two three", ""], ids=["midway", "before the first word"])
 def test_whoever_hears_a_silent_model_can_end_its_request(model: FakeModel, words: str) -> None:
     def silent(handler: Any, body: dict[str, Any]) -> None:
-        model.requests.append({"left": fake_model.left(handler, 10)})
+        model.requests.append({"left": fake_model.left(handler, 60)})
         handler.close_connection = True
 
-    model.script = [fake_model.speak(words, seconds=10) if words else silent]
+    model.script = [fake_model.speak(words, seconds=60) if words else silent]
+    said: list[str] = []
     started = time.monotonic()
 
     def leave(piece: str) -> None:
-        if not piece and time.monotonic() - started > 0.5:
+        said.append(piece)
+        if said[-2:] == ["", ""] and model.requests and any(said) == bool(words):
             raise InterruptedError
 
     used = edge(model)
     with pytest.raises(InterruptedError):
         used.stream(ASKED, soon(), leave)
     if words:
-        assert model.cut_off.wait(5)
+        assert model.cut_off.wait(30)
     else:
         wait_until(lambda: {"left": True} in model.requests)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50
     assert used.stream(ASKED, soon(), lambda _: None).text == "A plain sentence [1]."
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
@@ -255,9 +258,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
 
 
 def test_a_stream_that_drips_ends_at_the_deadline_with_its_request(model: FakeModel) -> None:
-    model.script = [fake_model.speak("a b c d e f g h i j k l m", seconds=0.2)]
-    started = time.monotonic()
+    llm.preload()
+    model.script = [fake_model.speak("on " * 300, seconds=0.2)]
+    said: list[str] = []
     with pytest.raises(DeadlineError):
-        edge(model).stream(ASKED, Deadline.after(0.5), lambda _: None)
-    assert time.monotonic() - started < 2
-    assert model.cut_off.wait(5)
+        edge(model).stream(ASKED, Deadline.after(4), said.append)
+    assert any(said)
+    assert model.cut_off.wait(30)
