@@ -167,7 +167,7 @@ def test_ctrl_c_ends_a_put_and_says_what_goes_on(api: Api, tmp_path: Path) -> No
         assert process.stderr.readline().startswith("uploaded")
         assert process.stderr.readline().startswith("uploaded")
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines() == [
         "",

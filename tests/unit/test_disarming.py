@@ -90,7 +90,7 @@ def test_what_could_be_active_reads_alike_and_is_not(text: str, neutral: str) ->
 def test_a_long_text_takes_no_longer_than_its_length() -> None:
     seconds = []
     for part in ("a.", "a@", "//", "x" * 9 + ",", "https://a", "a-", "<", "`", "&a", "](", "~", "\\", "[a.bc/"):
-        started = time.perf_counter()
+        started = time.process_time()
         disarm(part * (40_000 // len(part)), [])
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     assert max(seconds) < 2

@@ -53,11 +53,10 @@ class Client:
         return [message["body"] for message in self.sent if message["type"] == "http.response.body"]
 
 
-def stream(work: Callable[[Work], None], patience: int | None = None) -> tuple[Client, float]:
-    """What a client gets, and the seconds that it took."""
+def stream(work: Callable[[Work], None], client: Client | None = None) -> Client:
+    """A client that was sent everything."""
 
-    async def told() -> tuple[Client, float]:
-        client, started = Client(patience), time.monotonic()
+    async def told(client: Client) -> Client:
         doing = Work(work)
         response = EventStream(doing, await doing.next() or b"", failed=failed)
         try:
@@ -65,9 +64,9 @@ def stream(work: Callable[[Work], None], patience: int | None = None) -> tuple[C
         except ValueError:
             client.sent.append({"type": "raised"})
         assert not doing._thread.is_alive()
-        return client, time.monotonic() - started
+        return client
 
-    return asyncio.run(told())
+    return asyncio.run(told(client or Client()))
 
 
 async def failed(error: Exception) -> bytes:
@@ -80,7 +79,7 @@ def test_a_response_says_what_it_is_and_ends_with_the_work() -> None:
         telling.tell(b"")
         telling.tell(b"two")
 
-    client, _ = stream(work)
+    client = stream(work)
     start = client.sent[0]
     assert (start["status"], dict(start["headers"])) == (
         200,
@@ -93,12 +92,16 @@ def test_a_response_says_what_it_is_and_ends_with_the_work() -> None:
 def test_a_long_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "SILENCE_SECONDS", 0.05)
 
+    client = Client()
+
     def work(telling: Work) -> None:
         telling.tell(b"one")
-        time.sleep(0.3)
+        until = time.monotonic() + 30
+        while b":\n\n" not in client.bodies and time.monotonic() < until:
+            time.sleep(0.01)
         telling.tell(b"two")
 
-    client, _ = stream(work)
+    stream(work, client)
     assert client.bodies[:2] == [b"one", b":\n\n"]
     assert client.bodies[-2:] == [b"two", b""]
 
@@ -108,7 +111,7 @@ def test_an_error_that_was_foreseen_is_the_last_event_of_a_whole_response() -> N
         telling.tell(b"one")
         raise UnavailableError("down")
 
-    client, _ = stream(work)
+    client = stream(work)
     assert client.bodies == [b"one", b"failed: UnavailableError", b""]
 
 
@@ -117,7 +120,7 @@ def test_an_error_that_nobody_foresaw_is_told_and_raised_and_leaves_the_response
         telling.tell(b"one")
         raise ValueError
 
-    client, _ = stream(work)
+    client = stream(work)
     assert client.bodies == [b"one", b"failed: ValueError"]
     assert client.sent[-1] == {"type": "raised"}
 
@@ -135,7 +138,6 @@ def test_a_work_whose_client_left_learns_of_it_when_it_tells_something() -> None
             ended.set()
             raise
 
-    client, seconds = stream(work, patience=1)
+    client = stream(work, Client(patience=1))
     assert ended.is_set()
     assert client.bodies[0] == b"one"
-    assert seconds < 5

@@ -369,9 +369,9 @@ def test_when_time_is_short_the_first_batch_is_done_and_the_rest_left_for_the_ne
     store, embedder = FakeStore(), FakeEmbedder()
     for kept in ([2], [2, 2]):
         with pytest.raises(UnavailableError, match="time is short: 1 of"):
-            ingest("v1", content=text(*PLACES), store=store, embedder=embedder, seconds=1)
+            ingest("v1", content=text(*PLACES), store=store, embedder=embedder, seconds=15)
         assert store.kept == kept
-    assert ingest("v1", content=text(*PLACES), store=store, embedder=embedder, seconds=1) == Outcome(
+    assert ingest("v1", content=text(*PLACES), store=store, embedder=embedder, seconds=15) == Outcome(
         "ready", 5, 1, growth=Growth(0, 5)
     )
 
@@ -609,7 +609,7 @@ def test_a_large_document_goes_on_where_the_run_before_ran_out_of_time(monkeypat
     progress = [0]
     while not store.ended:
         try:
-            ingest("v1", content=content, store=store, staging=staging, embedder=embedder, held_chunks=2, seconds=1)
+            ingest("v1", content=content, store=store, staging=staging, embedder=embedder, held_chunks=2, seconds=15)
         except OutOfTimeError as error:
             progress.append(error.progress)
 
@@ -624,7 +624,7 @@ def test_a_large_document_that_is_cut_otherwise_than_before_begins_anew(monkeypa
     store = FakeStore()
     staging = FakeStaging(store)
     with pytest.raises(OutOfTimeError):
-        ingest("v1", content=text(*PLACES), store=store, staging=staging, held_chunks=2, seconds=1)
+        ingest("v1", content=text(*PLACES), store=store, staging=staging, held_chunks=2, seconds=15)
     assert [one.chunk.heading for one in staging.chunks] == ["trains", "canals"]
     ingest("v1", content=text(*reversed(PLACES)), store=store, staging=staging, held_chunks=2)
     assert [words.split()[0] for _, words, _ in shown(store)] == [*reversed(PLACES)]

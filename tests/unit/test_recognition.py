@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field
 
 import pytest
 
+from rag import recognition
 from rag.errors import DocumentError, UnavailableError
 from rag.recognition import Scans, completed
 from rag.types import Parsed, Section
@@ -15,15 +15,13 @@ from rag.types import Parsed, Section
 
 @dataclass
 class Reader:
-    """Says what the picture says, after a while."""
+    """Says what the picture says."""
 
     at_once: int = 3
-    seconds: float = 0.0
     seen: list[bytes] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, picture: bytes) -> str:
-        time.sleep(self.seconds)
         with self.lock:
             self.seen.append(picture)
         if picture == b"down":
@@ -81,13 +79,18 @@ def test_pages_beyond_the_limit_are_named_and_not_sent() -> None:
     assert found.warnings[0].startswith("2 pages have (3-4) no text")
 
 
-def test_when_time_is_up_the_rest_is_named() -> None:
-    found = completed(scanned(*range(1, 101)), Scans(Reader(at_once=1, seconds=0.05), seconds=0.2), drawn)
+def test_when_time_is_up_the_rest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(recognition.time, "monotonic", lambda: now[0])
 
-    read = [section.page for section in found.sections]
-    assert 1 <= len(read) < 50
-    assert read == list(range(1, len(read) + 1))
-    assert f"({len(read) + 1}-100)" in found.warnings[0]
+    def slowly(page: int) -> bytes:
+        now[0] += 1
+        return drawn(page)
+
+    found = completed(scanned(*range(1, 101)), Scans(Reader(), seconds=9.5), slowly)
+
+    assert [section.page for section in found.sections] == list(range(1, 11))
+    assert "(11-100)" in found.warnings[0]
 
 
 def test_a_page_that_cannot_be_drawn_is_named_and_the_others_are_read() -> None:
