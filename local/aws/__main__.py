@@ -8,12 +8,10 @@ import os
 import signal
 from pathlib import Path
 
-from moto.moto_server.werkzeug_app import MotoRequestHandler
-from werkzeug.serving import make_server
-
 from local.aws import EVENTS, kept_credentials
 from local.aws.gateway import Gateway
 from local.aws.journal import Journal
+from local.aws.server import listening
 
 
 def main() -> None:
@@ -30,7 +28,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     gateway = Gateway(Journal(options.data), kept_credentials(options.data), options.data / EVENTS)
-    make_server("127.0.0.1", options.port, gateway, threaded=True, request_handler=MotoRequestHandler).serve_forever()
+    listening(options.port, gateway).serve_forever()
 
 
 if __name__ == "__main__":

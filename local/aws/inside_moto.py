@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 os.environ["S3_IGNORE_SUBDOMAIN_BUCKETNAME"] = "1"
 os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"
 
+from moto.core.utils import unix_time
 from moto.moto_server.werkzeug_app import create_backend_app
 from moto.s3.models import FakeDeleteMarker, FakeKey, s3_backends
+from moto.s3.utils import ARCHIVE_STORAGE_CLASSES
 from moto.secretsmanager.models import secretsmanager_backends
 from moto.sqs.models import Message as MotoMessage
-from moto.sqs.models import sqs_backends
+from moto.sqs.models import SQSBackend, sqs_backends
 
 from local.aws import ACCOUNT_ID, REGION
 from local.aws.journal import Message, Version
@@ -90,6 +92,21 @@ def content(stored: Stored) -> bytes:
     return b"" if isinstance(stored, FakeDeleteMarker) else bytes(stored.value)
 
 
+def is_plain(bucket_name: str) -> bool:
+    """Whether nothing but the objects themselves decides what is answered of those in the bucket."""
+    found = bucket(bucket_name)
+    return bool(found and not found.policy and not found.logging)
+
+
+def headers(stored: Stored, *, with_checksum: bool) -> dict[str, str] | None:
+    """What moto answers beside the bytes of an object; None where it looks further: checksums, archives, markers."""
+    if isinstance(stored, FakeDeleteMarker) or stored.multipart or stored.storage_class in ARCHIVE_STORAGE_CLASSES:
+        return None
+    if with_checksum and stored.checksum_algorithm:
+        return None
+    return {**stored.response_dict, **stored.metadata, "Accept-Ranges": "bytes"}
+
+
 def describe(bucket_name: str, stored: Stored) -> Version:
     """What the journal keeps of a version beside its bytes."""
     return Version(
@@ -129,6 +146,18 @@ def restore(version: Version, content: bytes) -> None:
 
 
 # SQS
+
+
+def _is_kept(self: SQSBackend, queue_name: str, message: MotoMessage) -> bool:
+    """Whether a message is younger than the queue's retention.
+
+    moto asks for all attributes of the queue, among them three counts of all messages, for each message it gives out.
+    """
+    period: int = self.get_queue(queue_name).message_retention_period  # type: ignore[attr-defined]
+    return period + (message.sent_timestamp or 0) / 1000 > unix_time()
+
+
+SQSBackend.is_message_valid_based_on_retention_period = _is_kept  # type: ignore[method-assign]
 
 
 def queue(name: str) -> Queue | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import itertools
 import json
@@ -11,13 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_plus, urlsplit
 
 import boto3
 import httpx
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local.aws.exchange import authorization
 from local.aws.journal import Journal
 from local.aws_service import Aws
 
@@ -437,6 +439,71 @@ def test_nobody_in_particular_may_do_nothing(place: Place) -> None:
     assert code(httpx.post(f"{place.server.url}/moto-api/reset")) == (403, "AccessDenied")
     assert code(httpx.get(f"{url}?AWSAccessKeyId=LOCALRAG&Expires=99999999999&Signature=x")) == (400, "InvalidRequest")
     assert place.head("secret")["ContentLength"] == 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"ContentType": "text/markdown; charset=utf-8", "Metadata": {"rag_note": "a", "other-note": "b c"}},
+        {"ServerSideEncryption": "AES256", "Tagging": "a=1&b=2"},
+        {"StorageClass": "STANDARD_IA", "WebsiteRedirectLocation": "/elsewhere", "CacheControl": "no-store"},
+        {"ContentEncoding": "aws-other", "ContentDisposition": "attachment"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("versioned", [True, False])
+def test_who_asks_for_no_more_is_answered_as_by_moto(server: Aws, *, versioned: bool, options: dict[str, Any]) -> None:
+    """A condition that holds anyway has moto answer; without one the same comes from here."""
+    place = make_place(server, versioned=versioned)
+    place.put("key", **options)
+    headers = {"Authorization": authorization("s3")}
+    named = f"?versionId={place.head('key')['VersionId']}" if versioned else ""
+    for method, query in itertools.product(["GET", "HEAD"], {"", named}):
+        ours, motos = (
+            httpx.request(method, f"{server.url}/{place.bucket}/key{query}", headers=headers | condition)
+            for condition in ({}, {"If-None-Match": '"another"'})
+        )
+        changing = {"date", "x-amz-request-id", "x-amz-id-2"}
+        assert (ours.status_code, ours.content) == (motos.status_code, motos.content)
+        assert {n: v for n, v in ours.headers.items() if n not in changing} == {
+            n: v for n, v in motos.headers.items() if n not in changing
+        }
+
+
+def test_what_is_not_there_is_not_found(place: Place) -> None:
+    place.put("gone")
+    place.s3.delete_object(Bucket=place.bucket, Key="gone")
+    for key in ("gone", "never"):
+        with pytest.raises(place.s3.exceptions.NoSuchKey):
+            place.s3.get_object(Bucket=place.bucket, Key=key)
+        with pytest.raises(ClientError, match=r"\(404\)"):
+            place.head(key)
+    with pytest.raises(ClientError, match="NoSuchVersion"):
+        place.s3.get_object(Bucket=place.bucket, Key="never", VersionId="other")
+
+
+def test_a_connection_is_kept_whatever_was_answered(place: Place) -> None:
+    """Refused before its body is read, to HEAD, with no body, by a form: what comes next is read as what it is."""
+    place.put("key", b"text")
+    address = urlsplit(place.server.url)
+    with closing(http.client.HTTPConnection(f"{address.hostname}:{address.port}")) as connection:
+        connection.connect()
+        kept = connection.sock
+        for method, path, body, signed, status in [
+            ("PUT", "key", b"x" * 3 * MEGABYTE, False, 403),
+            ("GET", "key", None, True, 200),
+            ("HEAD", "key", None, True, 200),
+            ("HEAD", "none", None, True, 404),
+            ("PUT", "other", b"text", True, 200),
+            ("DELETE", "other", None, True, 204),
+            ("GET", "none", None, True, 404),
+        ]:
+            headers = {"Authorization": authorization("s3")} if signed else {}
+            connection.request(method, f"/{place.bucket}/{path}", body, headers)
+            reply = connection.getresponse()
+            assert (reply.status, reply.read() == b"text") == (status, (method, path) == ("GET", "key"))
+            assert connection.sock is kept
 
 
 def test_any_key_in_a_header_opens_the_bucket(place: Place) -> None:
