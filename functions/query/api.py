@@ -57,7 +57,7 @@ async def create_document(
         msg = f"the limit is {settings.max_document_bytes:,} bytes"
         raise TooLargeError(msg)
     place = Location(who.tenant_id, body.collection, body.key)
-    wiring.catalog().create_collection(Scope.of(who), body.collection, "english")
+    wiring.catalog().require_collection(Scope.of(who), body.collection, "english")
     described = metadata.described(body.key)
     identities = Scope.of(who).identities
     carried = {metadata.FIELD: body.carried} if body.carried else {}

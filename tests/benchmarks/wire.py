@@ -31,13 +31,18 @@ class Tap:
         with suppress(OSError):
             while True:
                 client, _ = self._door.accept()
-                self._relay(client, socket.create_connection(("127.0.0.1", self._target)))
+                server = socket.create_connection(("127.0.0.1", self._target))
+                threading.Thread(target=self._relay, args=(client, server), daemon=True).start()
 
     def _relay(self, client: socket.socket, server: socket.socket) -> None:
         spoke = [_SERVER]
-        for source, target, who in ((client, server, _CLIENT), (server, client, _SERVER)):
-            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._pass_on, args=(source, target, who, spoke), daemon=True).start()
+        with client, server:
+            for each in (client, server):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            back = threading.Thread(target=self._pass_on, args=(server, client, _SERVER, spoke), daemon=True)
+            back.start()
+            self._pass_on(client, server, _CLIENT, spoke)
+            back.join()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, who: str, spoke: list[str]) -> None:
         with suppress(OSError):

@@ -7,12 +7,14 @@ import json
 import time
 import uuid
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
 import pytest
 
 from tests import fake_model
+from tests.benchmarks.wire import Tap
 from tests.integration.deployment import BUCKET, Context, Deployment, Reply, notification, sample
 
 PASSAGE = "Refunds are paid within nine working days. Shipping takes three days."
@@ -176,6 +178,22 @@ def test_a_sidecar_goes_with_its_document(deployment: Deployment) -> None:
     assert deployment.erase(deployment.ask("DELETE", f"/v1/documents/{created['id']}").json) == DONE
     left = deployment.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{deployment.tenant}/")
     assert left["KeyCount"] == 0
+
+
+def test_an_upload_into_a_collection_that_is_there_asks_for_it_and_leaves_its_row_and_no_more(
+    deployment: Deployment,
+) -> None:
+    url = urlsplit(deployment.database.dsn("rag_query"))
+    with Tap(url.port or 0) as tap:
+        through = url._replace(netloc=url.netloc.replace(f":{url.port}", f":{tap.port}")).geturl()
+        with deployment.function("rag_query", database_url=through):
+            for round_trips in (None, 2):
+                before = tap.round_trips
+                sent = {"key": "one.txt", "collection": "team"}
+                assert deployment.ask("POST", "/v1/documents", sent, database_url=through).status == 201
+                assert round_trips in (None, tap.round_trips - before)
+    collections = deployment.ask("GET", "/v1/collections").json["collections"]
+    assert "team" in [each["name"] for each in collections]
 
 
 def test_the_life_of_a_document(deployment: Deployment) -> None:

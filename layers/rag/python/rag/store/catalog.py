@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag.errors import ConflictError, NotFoundError
-from rag.store.collections import create_collection, existing_collection
+from rag.store.collections import create_collection, existing_collection, only_collection
 from rag.store.database import Database, Transaction
 from rag.types import Attempt, CollectionSummary, Document, DocumentQuery, EmbeddingSpace, Scope
 
@@ -80,6 +80,15 @@ class Catalog:
             msg = f"there is no collection {name!r}"
             raise NotFoundError(msg)
         return CollectionSummary(*rows[0])
+
+    def require_collection(self, scope: Scope, name: str, language: str) -> None:
+        """Make the collection where there is none of that name, in that language.
+
+        One that is there is not summed up, nor written to: that took an upload five round trips instead of one, and
+        the longer the more documents were waiting.
+        """
+        if self.database.read(scope, lambda transaction: only_collection(transaction, self.space, name)) is None:
+            self.create_collection(scope, name, language)
 
     def create_collection(self, scope: Scope, name: str, language: str) -> tuple[CollectionSummary, bool]:
         """Return the collection of that name, and whether it is new; its language is the one it was made with."""
