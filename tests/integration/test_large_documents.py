@@ -235,3 +235,57 @@ def test_what_goes_of_a_large_document_may_take_longer(deployment: Deployment, c
         connection.execute("select set_config('app.tenant', %s, true)", [str(deployment.tenant)])
         connection.execute(statement("lock_document"), {"tenant": deployment.tenant, "document": document})
         assert connection.execute("show statement_timeout").fetchone() == (allowed,)
+
+
+@pytest.mark.parametrize(
+    ("name", "vectors"), [("complete_pending", 0), ("unembedded_chunks", 300), ("publish_chunks", 600)]
+)
+def test_what_was_just_staged_is_not_compared_each_with_each(deployment: Deployment, name: str, vectors: int) -> None:
+    """Nothing has counted these tables yet, and the planner takes them for small ones."""
+    deployment.put("book.md", book(40))
+    [(document, collection, dimensions)] = rows(
+        deployment, "select d.id, d.collection_id, e.dimensions from documents d, embeddings e limit 1"
+    )
+    chunks = 600
+    staged = """
+insert into pending_documents (tenant_id, document_id, version_id, chunk_count, complete)
+  values (%(tenant)s, %(document)s, 'next', %(chunks)s, true);
+insert into pending_chunks
+  select %(tenant)s, %(document)s, number, gen_random_uuid(), null, null, '', 'text', sha256(number::text::bytea),
+    1, 100, '{1:1}/1000000000', '{1}', 1
+  from generate_series(0, %(chunks)s - 1) number;
+insert into pending_embeddings
+  select tenant_id, document_id, 1, content_hash, (select embedding from embeddings limit 1)
+  from pending_chunks where position < %(vectors)s;
+update chunks set content_hash = sha256(position::text::bytea), position = position + %(chunks)s
+  where document_id = %(document)s
+"""
+    asked = {
+        "tenant": deployment.tenant,
+        "document": document,
+        "collection": collection,
+        "space": 1,
+        "dimensions": dimensions,
+        "first": 0,
+        "most": chunks,
+        "chunks": chunks,
+        "vectors": vectors,
+        "content_hash": None,
+        "media_type": None,
+        "title": None,
+        "warnings": [],
+    }
+    with psycopg.connect(deployment.database.superuser_dsn(), cursor_factory=psycopg.ClientCursor) as connection:
+        connection.execute(staged.encode(), asked)
+        connection.execute("select set_config('app.tenant', %(tenant)s::text, true)", asked)
+        connection.execute("set local role rag_ingest")
+        [(plan,)] = connection.execute(b"explain (analyze, format json) " + statement(name), asked).fetchall()
+        connection.rollback()
+    met = [round(node["Actual Rows"] * node["Actual Loops"]) for node in nodes(plan[0]["Plan"])]
+    assert 40 <= max(met) <= 2 * chunks
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", []):
+        yield from nodes(below)

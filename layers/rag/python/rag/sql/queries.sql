@@ -460,9 +460,10 @@ with reused as (
   insert into pending_embeddings (tenant_id, document_id, space_id, content_hash, embedding)
   select %(tenant)s, %(document)s, %(space)s, c.content_hash, e.embedding
   from chunks c join embeddings e on e.tenant_id = c.tenant_id and e.space_id = %(space)s and e.chunk_id = c.id
-  where c.tenant_id = %(tenant)s and c.document_id = %(document)s and exists (
-    select from pending_chunks p
+  where c.tenant_id = %(tenant)s and c.document_id = %(document)s and (
+    select true from pending_chunks p
     where p.tenant_id = c.tenant_id and p.document_id = c.document_id and p.content_hash = c.content_hash
+    limit 1
   )
   on conflict do nothing
 )
@@ -471,11 +472,13 @@ update pending_documents set complete = true, content_hash = %(content_hash)s, m
 where tenant_id = %(tenant)s and document_id = %(document)s
 
 -- unembedded_chunks --
+-- Not `not exists`, here and below: a join is planned by statistics, which tables that were just filled do not have, and compared each
+-- chunk with all vectors of the document.
 select position, content_hash, context, content from pending_chunks c
-where tenant_id = %(tenant)s and document_id = %(document)s and position >= %(first)s and not exists (
-  select from pending_embeddings e
+where tenant_id = %(tenant)s and document_id = %(document)s and position >= %(first)s and (
+  select true from pending_embeddings e
   where e.tenant_id = c.tenant_id and e.document_id = c.document_id and e.space_id = %(space)s and e.content_hash = c.content_hash
-)
+) is null
 order by position
 limit %(most)s
 
@@ -527,8 +530,11 @@ with added as (
 )
 insert into embeddings (tenant_id, space_id, chunk_id, collection_id, document_id, dimensions, embedding)
 select c.tenant_id, %(space)s, c.id, %(collection)s, c.document_id, %(dimensions)s, e.embedding
-from pending_chunks c join pending_embeddings e
-  on e.tenant_id = c.tenant_id and e.document_id = c.document_id and e.space_id = %(space)s and e.content_hash = c.content_hash
+from pending_chunks c, lateral (
+  select embedding from pending_embeddings e
+  where e.tenant_id = c.tenant_id and e.document_id = c.document_id and e.space_id = %(space)s and e.content_hash = c.content_hash
+  limit 1
+) e
 where c.tenant_id = %(tenant)s and c.document_id = %(document)s
 
 -- reweigh_document --
