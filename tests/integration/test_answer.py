@@ -238,6 +238,19 @@ def test_a_client_who_leaves_ends_the_model_s_work_and_frees_the_sandbox(answeri
     assert '"message":"the client left"' in answering.log.read_text()
 
 
+def test_what_a_client_was_told_before_it_left_is_counted(answering: Answering) -> None:
+    def counted() -> Any:
+        told = "select coalesce(sum(completion_tokens), 0) from model_usage where tenant_id = %s"
+        with psycopg.connect(answering.deployment.database.superuser_dsn()) as connection:
+            return connection.execute(told, [answering.deployment.tenant]).fetchone()
+
+    before = counted()
+    answering.script(fake_model.speak("one two three", seconds=2))
+    with answering.asking(question="Who pays for refunds that nobody hears of?") as telling:
+        assert [next(telling)[0], next(telling)[0]] == ["hits", "delta"]
+    wait_until(lambda: counted() > before)
+
+
 def test_every_invocation_has_its_metrics_and_its_report(answering: Answering, tmp_path: Path) -> None:
     with _streaming(tmp_path, answering.deployment, seconds=60) as alone:  # whose log no other test writes into
         told = [alone.told(question=f"How are refunds counted {times}?") for times in ("once", "twice")]

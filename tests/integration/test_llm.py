@@ -16,6 +16,7 @@ from rag import llm
 from rag.deadline import Deadline
 from rag.errors import DeadlineError, ModelError, UnavailableError
 from rag.llm import LLM
+from rag.types import Usage
 from tests import fake_model
 from tests.fake_model import FakeModel, send, send_json, unit
 
@@ -66,6 +67,7 @@ EMBED = """
 import sys
 from rag.deadline import Deadline
 from rag.llm import LLM
+from rag.types import Usage
 model = LLM(sys.argv[1], lambda: "key", embedding_model="fake", dimensions=4, chat_model="fake", answer_tokens=50)
 model.embed(["one"], Deadline.after(60))
 assert any(model.alive() for _ in range(5))
@@ -202,9 +204,11 @@ def test_a_stream_that_is_refused_is_made_again_until_a_word_was_said(model: Fak
     assert edge(model).stream(ASKED, soon(), said.append).text == "A plain sentence [1]."
     assert len(model.requests) == 3
     model.script = [fake_model.speak("Half of", whole=False)]
+    used = Usage()
     with pytest.raises(ModelError, match="broke off"):
-        edge(model).stream(ASKED, soon(), said.append)
+        edge(model).stream(ASKED, soon(), said.append, used=used)
     assert len(model.requests) == 4
+    assert (used.requests, used.errors, used.unfinished) == (1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -239,15 +243,16 @@ def test_whoever_hears_a_silent_model_can_end_its_request(model: FakeModel, word
         if said[-2:] == ["", ""] and model.requests and any(said) == bool(words):
             raise InterruptedError
 
-    used = edge(model)
+    one, used = edge(model), Usage()
     with pytest.raises(InterruptedError):
-        used.stream(ASKED, soon(), leave)
+        one.stream(ASKED, soon(), leave, used=used)
+    assert (used.requests, used.errors, used.unfinished) == (1, 0, 1)
     if words:
         assert model.cut_off.wait(30)
     else:
         wait_until(lambda: {"left": True} in model.requests)
     assert time.monotonic() - started < 50
-    assert used.stream(ASKED, soon(), lambda _: None).text == "A plain sentence [1]."
+    assert one.stream(ASKED, soon(), lambda _: None).text == "A plain sentence [1]."
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -261,7 +266,9 @@ def test_a_stream_that_drips_ends_at_the_deadline_with_its_request(model: FakeMo
     llm.preload()
     model.script = [fake_model.speak("on " * 300, seconds=0.2)]
     said: list[str] = []
+    used = Usage()
     with pytest.raises(DeadlineError):
-        edge(model).stream(ASKED, Deadline.after(4), said.append)
+        edge(model).stream(ASKED, Deadline.after(4), said.append, used=used)
     assert any(said)
+    assert used.unfinished == 1
     assert model.cut_off.wait(30)

@@ -74,6 +74,16 @@ class FakeLLM:
         used.completion_tokens += answered
 
 
+class BrokenOff(FakeLLM):
+    """Whose listener leaves."""
+
+    def _use(self, used: Usage | None, asked: int, answered: int) -> None:
+        assert used is not None
+        used.requests += 1
+        used.unfinished += 1
+        raise InterruptedError
+
+
 @dataclass
 class FakeLedger:
     """A sum per model, and what was in it while a call was made; with `full`, no room; `unlimited`, no budget."""
@@ -152,6 +162,16 @@ def test_a_call_that_fails_costs_its_requests_and_no_tokens(*, unlimited: bool) 
         model.embed(["Refunds are paid."], soon())
     assert ledger.sums == {"embedder": [3, 0, 0]}
     assert (model.used.requests, model.used.errors, model.used.tokens) == (3, 3, 0)
+
+
+@pytest.mark.parametrize("unlimited", [False, True])
+def test_a_stream_that_is_broken_off_costs_what_it_was_to_take_at_most(*, unlimited: bool) -> None:
+    ledger = FakeLedger(unlimited=unlimited)
+    model = Metered(BrokenOff(), ledger, TENANT, KEY)
+    with pytest.raises(InterruptedError):
+        model.stream(ASKED, soon(), lambda _: None, most_tokens=20)
+    assert ledger.sums == {"chatter": [1, 5, 20]}
+    assert model.used == Usage(requests=1, unfinished=1, prompt_tokens=5, completion_tokens=20)
 
 
 def test_a_call_beyond_the_budget_is_not_made() -> None:

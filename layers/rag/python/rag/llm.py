@@ -184,9 +184,11 @@ class LLM:
             except DeadlineError as late:
                 self._end()
                 _note(late, seconds, self._chat, used)
+                used.unfinished += heard
                 raise
             except BaseException:
                 self._end()
+                used.unfinished += 1
                 raise
             error = future.exception()
             if not isinstance(error, Exception):
@@ -195,6 +197,7 @@ class LLM:
             failure = _unwrapped(error)
             _note(failure, seconds, self._chat, used)
             if heard:
+                used.unfinished += 1
                 raise _typed(failure) from failure
             _pause(attempt, failure, deadline, self._chat)
         raise AssertionError

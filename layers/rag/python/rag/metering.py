@@ -90,8 +90,8 @@ class Metered:
     """The model for one request of a caller, or one document; `used` is what it has come to, whatever became of it.
 
     Where there is a budget, each call is counted before it is made, by what it takes at most, and corrected by what the
-    model says that it took. One that fails costs its requests and no tokens. BudgetError when tenant or caller have no
-    room for it.
+    model says that it took. One that fails costs its requests and no tokens; one that is broken off, as by a listener
+    who leaves, what it was to take at most. BudgetError when tenant or caller have no room for it.
     """
 
     def __init__(self, llm: LLM, ledger: Ledger, tenant_id: uuid.UUID, principal: str) -> None:
@@ -151,11 +151,13 @@ class Metered:
                 *self._payer, model, prompt_tokens=most.prompt_tokens, completion_tokens=most.completion_tokens
             )
         call = Usage()
+        done = False
         try:
             yield call
-            if call.tokens == 0:  # the model does not say
-                call.prompt_tokens, call.completion_tokens = most.prompt_tokens, most.completion_tokens
+            done = True
         finally:
+            if call.tokens == 0 and (done or call.unfinished):  # the model does not say
+                call.prompt_tokens, call.completion_tokens = most.prompt_tokens, most.completion_tokens
             self.used.add(call)
             with suppress(
                 UnavailableError

@@ -676,13 +676,15 @@ class Usage:
     """What calls to models came to; whoever makes them adds to it.
 
     `requests` are those that were sent, repeated ones among them; of them `errors` failed and `throttled` (part of the
-    errors) were refused with 429. `spared` ones were not sent, because the model is being left alone, and `refused`
-    ones because the tenant's budget is used up.
+    errors) were refused with 429. `unfinished` ones were broken off while the model worked on them, so that nobody
+    says what they took. `spared` ones were not sent, because the model is being left alone, and `refused` ones because
+    the tenant's budget is used up.
     """
 
     requests: int = 0
     errors: int = 0
     throttled: int = 0
+    unfinished: int = 0
     spared: int = 0
     refused: int = 0
     prompt_tokens: int = 0
