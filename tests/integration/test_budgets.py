@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import uuid
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -207,6 +210,54 @@ def test_who_has_no_budget_is_asked_for_none_until_there_is_one(deployment: Depl
         usage._refused.clear()
         assert call() == Reservation()
     assert rows(deployment, USED) == [(6, 60, 18)]
+
+
+def test_a_first_budget_of_the_tenant_lets_one_call_of_a_sandbox_through_whoever_calls(deployment: Deployment) -> None:
+    callers = [f"key:{number:08}" for number in range(5)]
+    with deployment.function("rag_query"):
+        usage = wiring.usage_store()
+
+        def call(caller: str) -> Reservation:
+            counted = usage.reserve(deployment.tenant, caller, "chat", prompt_tokens=10, completion_tokens=10)
+            more = 1 - counted.requests
+            usage.settle(Settlement(deployment.tenant, caller, "chat", counted.day, more, 0, 0))
+            return counted
+
+        assert {call(caller) for caller in callers} == {Reservation()}
+        allow(deployment, deployment.tenant, requests_per_day=6)
+        assert call(callers[0]) == Reservation()
+        for caller in callers:
+            with pytest.raises(BudgetError):
+                call(caller)
+        allow(deployment, deployment.tenant, requests_per_day=None)
+        assert {call(caller) for caller in callers} == {Reservation()}
+        allow(deployment, deployment.tenant, requests_per_day=1)
+        # Also where it is another caller, of whom nothing was known yet, who is refused.
+        for caller in ("key:newcomer", *callers):
+            with pytest.raises(BudgetError):
+                call(caller)
+    assert rows(deployment, USED) == [(11, 0, 0)]
+
+
+def test_a_refusal_that_is_remembered_holds_nothing_of_the_call_that_was_refused(deployment: Deployment) -> None:
+    class Passage:
+        """What a request has at hand."""
+
+    def refused(work: Callable[[], object]) -> weakref.ref[Passage]:
+        passage = Passage()
+        with pytest.raises(BudgetError) as caught:
+            work()
+        assert caught.value.retry_after_seconds > 0
+        return weakref.ref(passage)
+
+    allow(deployment, deployment.tenant, requests_per_day=1)
+    with deployment.function("rag_query"):
+        usage = wiring.usage_store()
+        call = partial(usage.reserve, deployment.tenant, "key:one", "chat", prompt_tokens=1, completion_tokens=0)
+        call()
+        left = [refused(call), *(refused(lambda: usage.require(deployment.tenant, "key:one")) for _ in range(3))]
+        gc.collect()
+        assert [each() for each in left] == [None] * 4
 
 
 def test_a_key_with_a_budget_is_held_to_it_beside_one_without(deployment: Deployment) -> None:

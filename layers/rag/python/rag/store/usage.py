@@ -9,13 +9,15 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag.errors import BudgetError, NotFoundError
 from rag.spending import Budget, Budgets, Price, Reservation, Settlement, Spent, UsageQuery, UsageReport, UsageRow
 from rag.types import Scope
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rag.store.database import Database, Transaction
 
 SHARDS = 16
@@ -23,8 +25,24 @@ SHARDS = 16
 REMEMBERED_SECONDS = 60.0
 _MOST_REMEMBERED = 10_000
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 _JITTER = random.SystemRandom()
 _FREE = Price()
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """What is remembered of one: not the error, whose traceback holds on to all that was at hand when it was raised."""
+
+    message: str
+    reset_at: datetime
+    over: float
+    until: float
+
+    def error(self, now: float) -> BudgetError:
+        return BudgetError(self.message, self.reset_at, retry_after_seconds=self.over - now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +51,23 @@ class UsageStore:
 
     Calls that are made at the same time each find the room that there was before them: all together may exceed a limit
     by as many calls as are made at once. Of who has no budget nothing is reserved; each settlement tells whether that
-    is still so, so that of a first budget every sandbox learns with the call that it makes then.
+    is still so, so that of a first budget every sandbox learns with the call that it makes then, for all of the tenant.
     """
 
     database: Database
     budgets: Budgets = Budgets()  # noqa: RUF009 (frozen)
     prices: Mapping[str, Price] = field(default_factory=dict)
     shard: int = field(default_factory=lambda: _JITTER.randrange(SHARDS))
-    _refused: dict[tuple[uuid.UUID, str | None], tuple[float, BudgetError]] = field(default_factory=dict)
+    _refused: OrderedDict[tuple[uuid.UUID, str | None], _Refusal] = field(default_factory=OrderedDict)
     _unlimited: OrderedDict[tuple[uuid.UUID, str], float] = field(default_factory=OrderedDict)
 
     def require(self, tenant_id: uuid.UUID, principal: str) -> None:
         """BudgetError when one was refused here less than a minute ago: the work before a call can be spared."""
+        now = time.monotonic()
         for whose in (principal, None):
-            until, refusal = self._refused.get((tenant_id, whose), (0.0, None))
-            if refusal is not None and time.monotonic() < until:
-                raise refusal
+            refusal = self._refused.get((tenant_id, whose))
+            if refusal is not None and now < refusal.until:
+                raise refusal.error(now)
 
     def reserve(
         self, tenant_id: uuid.UUID, principal: str, model: str, *, prompt_tokens: int, completion_tokens: int
@@ -84,10 +103,13 @@ class UsageStore:
                 self._remember(tenant_id, principal, unlimited=True)
                 return Reservation()
             return Reservation(day, 1, prompt_tokens, completion_tokens)
-        refusal = BudgetError(_refusal(whose, unit, period, most), resets_at, retry_after_seconds=seconds_left)
-        until = time.monotonic() + min(REMEMBERED_SECONDS, seconds_left)
-        self._refused[tenant_id, None if whose == "tenant" else principal] = (until, refusal)
-        raise refusal
+        if whose == "tenant":
+            self._forget_unlimited(tenant_id)
+        now = time.monotonic()
+        until = now + min(REMEMBERED_SECONDS, seconds_left)
+        refusal = _Refusal(_refusal(whose, unit, period, most), resets_at, now + seconds_left, until)
+        _keep(self._refused, (tenant_id, None if whose == "tenant" else principal), refusal)
+        raise refusal.error(now)
 
     def settle(self, settlement: Settlement) -> None:
         """Add to what was reserved what the call came to beyond that, or less than it."""
@@ -147,14 +169,26 @@ class UsageStore:
         return self.database.read(Scope(tenant_id), work)
 
     def _remember(self, tenant_id: uuid.UUID, principal: str, *, unlimited: bool) -> None:
-        self._unlimited.pop((tenant_id, principal), None)
         if unlimited:
-            self._unlimited[tenant_id, principal] = time.monotonic() + REMEMBERED_SECONDS
-            if len(self._unlimited) > _MOST_REMEMBERED:
-                self._unlimited.popitem(last=False)
+            _keep(self._unlimited, (tenant_id, principal), time.monotonic() + REMEMBERED_SECONDS)
+        elif (tenant_id, principal) in self._unlimited:
+            self._forget_unlimited(tenant_id)
+
+    def _forget_unlimited(self, tenant_id: uuid.UUID) -> None:
+        """Ask again of everybody: it may be the tenant's budget that is new."""
+        for known in [known for known in list(self._unlimited) if known[0] == tenant_id]:
+            self._unlimited.pop(known, None)
 
     def _usd(self, model: str, prompt_tokens: int, completion_tokens: int) -> Decimal:
         return self.prices.get(model, _FREE).usd(prompt_tokens, completion_tokens)
+
+
+def _keep(remembered: OrderedDict[K, V], key: K, value: V) -> None:
+    """As the latest of so many."""
+    remembered[key] = value
+    remembered.move_to_end(key)
+    if len(remembered) > _MOST_REMEMBERED:
+        remembered.popitem(last=False)
 
 
 def _refusal(whose: str, unit: str, period: str, most: Decimal) -> str:
