@@ -333,4 +333,5 @@ def test_keys_tell_their_parts_apart() -> None:
     tenant, other = uuid.uuid4(), uuid.uuid4()
     assert Cache.answer_key(tenant, "ab", "c") != Cache.answer_key(tenant, "a", "bc")
     assert Cache.answer_key(tenant, "a") != Cache.answer_key(other, "a")
-    assert Cache.answer_key(tenant, "a") != Cache.embedding_key("a", 4, "")
+    assert Cache.answer_key(tenant, "a") != Cache.embedding_key(tenant, "a", 4, "")
+    assert Cache.embedding_key(tenant, "a", 4, "") != Cache.embedding_key(other, "a", 4, "")

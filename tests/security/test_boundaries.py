@@ -100,6 +100,29 @@ def test_no_entry_of_the_cache_is_served_that_another_wrote_there(
     assert (served, executed) == ([], False)
 
 
+def test_no_search_is_quicker_because_another_tenant_asked_the_same(
+    unlimited: Deployment, record_attack: Callable[..., None]
+) -> None:
+    other, _ = unlimited.tenants.create("other")
+    guesses = [f"Is project {number} to be sold?" for number in range(20)]
+    shared = []
+    for guess in guesses:
+        for tenant in (unlimited.tenant, other):
+            asked = len(unlimited.model.requests)
+            assert unlimited.ask("POST", "/v1/search", {"query": guess}, tenant=tenant).status == 200
+            if len(unlimited.model.requests) == asked:
+                shared.append((guess, tenant))
+    record_attack(
+        "R8",
+        tried=2 * len(guesses),
+        succeeded=len(shared),
+        figure="questions embedded for one tenant that serve another",
+    )
+    assert shared == []
+    unlimited.ask("POST", "/v1/search", {"query": guesses[0]})
+    assert unlimited.model.requests[asked + 1 :] == []
+
+
 def _write(client: Any, key: bytes, entry: Any) -> None:
     client.delete(key)
     match entry:

@@ -109,8 +109,8 @@ class FakeCache:
     entries: dict[str, JSON] = field(default_factory=dict)
     landing: JSON | None = None
 
-    def embedding_key(self, model: str, dimensions: int, text: str) -> str:
-        return repr((model, text))
+    def embedding_key(self, tenant_id: uuid.UUID, model: str, dimensions: int, text: str) -> str:
+        return repr((tenant_id, model, text))
 
     def answer_key(self, tenant_id: uuid.UUID, *parts: object) -> str:
         return repr((tenant_id, parts))
@@ -273,7 +273,7 @@ def packed(vector: Vector) -> str:
     ids=["nothing", "number", "no base64", "torn", "empty", "not a number", "infinite", "zero", "too wide"],
 )
 def test_a_cached_embedding_that_is_no_vector_is_a_miss(world: World, entry: JSON) -> None:
-    key = world.cache.embedding_key("embedder", 2, "How are refunds paid?")
+    key = world.cache.embedding_key(TENANT, "embedder", 2, "How are refunds paid?")
     world.cache.entries[key] = entry
     assert world.search().degraded is None
     assert world.store.seen["embedding"] == VECTOR
@@ -360,7 +360,7 @@ def test_a_model_that_declines_to_answer_leaves_the_passages_and_that_is_said(wo
     world.llm.error = DeclinedError("the model declines to answer")
     answer = world.answer()
     assert (answer.text, answer.degraded, answer.citations) == (MODEL_DECLINES, "retrieval_only", ())
-    assert world.cache.entries.keys() == {repr(("embedder", "How are refunds paid?"))}
+    assert world.cache.entries.keys() == {repr((TENANT, "embedder", "How are refunds paid?"))}
 
 
 def test_when_time_is_up_after_the_search_the_passages_come_without_an_answer(world: World) -> None:

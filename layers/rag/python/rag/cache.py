@@ -62,13 +62,14 @@ class Cache:
         self._local: OrderedDict[str, tuple[float, JSON]] = OrderedDict()
 
     @staticmethod
-    def embedding_key(model: str, dimensions: int, text: str) -> str:
-        return _key(EMBEDDING, model, dimensions, text)
+    def embedding_key(tenant_id: uuid.UUID, model: str, dimensions: int, text: str) -> str:
+        """Of a question of this tenant: how quickly it is embedded tells nobody else that it was asked before."""
+        return _key(_of(EMBEDDING, tenant_id), model, dimensions, text)
 
     @staticmethod
     def answer_key(tenant_id: uuid.UUID, *parts: object) -> str:
         """Of what a model was told of this tenant's documents; the tenant's keys can be told from all others."""
-        return _key(_answers(tenant_id), *parts)
+        return _key(_of(ANSWER, tenant_id), *parts)
 
     @property
     def available(self) -> bool:
@@ -112,19 +113,24 @@ class Cache:
         return answer if isinstance(answer, list) and all(isinstance(number, int) for number in answer) else None
 
     def erase(self, tenant_id: uuid.UUID) -> int:
-        """Remove every answer that a tenant was given, and return how many there were.
+        """Remove what is kept of a tenant's questions, and return how many answers there were.
 
         UnavailableError when the server does not answer: then they end by their own time.
         """
         if not self._url:
             return 0
+        answers = _of(ANSWER, tenant_id)
+        kept = answers, _of(EMBEDDING, tenant_id)
 
         def unlink(client: redis.Redis) -> int:
-            found = client.scan_iter(match=f"{_answers(tenant_id)}*", count=SCANNED_AT_ONCE)
-            # Each by itself: in a cluster the keys of one command must be of one slot.
-            return sum(int(client.unlink(key)) for key in found)
+            erased = 0
+            for found in client.scan_iter(match=f"*:{tenant_id}:*", count=SCANNED_AT_ONCE):
+                # Each by itself: in a cluster the keys of one command must be of one slot.
+                if found.startswith(tuple(map(str.encode, kept))):
+                    erased += int(client.unlink(found)) * found.startswith(answers.encode())
+            return erased
 
-        for key in [key for key in self._local if key.startswith(_answers(tenant_id))]:
+        for key in [key for key in self._local if key.startswith(kept)]:
             del self._local[key]
         erased = self._call(unlink)
         if erased is None:
@@ -234,8 +240,8 @@ def preload() -> None:
     import redis.retry  # noqa: F401, PLC0415
 
 
-def _answers(tenant_id: uuid.UUID) -> str:
-    return f"{ANSWER}{tenant_id}:"
+def _of(prefix: str, tenant_id: uuid.UUID) -> str:
+    return f"{prefix}{tenant_id}:"
 
 
 def _key(prefix: str, *parts: object) -> str:

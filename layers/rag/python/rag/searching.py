@@ -34,7 +34,7 @@ class Embedder(Protocol):
 
 
 class Cache(Protocol):
-    def embedding_key(self, model: str, dimensions: int, text: str) -> str: ...
+    def embedding_key(self, tenant_id: uuid.UUID, model: str, dimensions: int, text: str) -> str: ...
     def get(self, key: str) -> JSON | None: ...
     def set(self, key: str, value: JSON) -> None: ...
 
@@ -149,7 +149,7 @@ def search(
     if mode != "lexical":
         try:
             with timings.measure("embed"):
-                embedding = _embedding(question.text, llm=llm, cache=cache, deadline=deadline)
+                embedding = _embedding(question, llm=llm, cache=cache, deadline=deadline)
         except UnavailableError:
             if mode == "dense":
                 raise
@@ -280,15 +280,15 @@ class Stopwatch:
             self.milliseconds[stage] = round((time.perf_counter() - started) * 1000, 2)
 
 
-def _embedding(text: str, *, llm: Embedder, cache: Cache, deadline: Deadline) -> Vector:
-    key = cache.embedding_key(llm.embedding_model, llm.dimensions, text)
+def _embedding(question: Question, *, llm: Embedder, cache: Cache, deadline: Deadline) -> Vector:
+    key = cache.embedding_key(question.tenant_id, llm.embedding_model, llm.dimensions, question.text)
     stored = cache.get(key)
     if stored is not None:
         kept = _stored_vector(stored, llm.dimensions)
         if kept is not None:
             return kept
     # A model that hangs must leave time for the other leg.
-    [vector] = llm.embed([text], Deadline.after(deadline.within(EMBED_SECONDS)))
+    [vector] = llm.embed([question.text], Deadline.after(deadline.within(EMBED_SECONDS)))
     cache.set(key, {"float32": base64.b64encode(vector.tobytes()).decode()})
     return vector
 
