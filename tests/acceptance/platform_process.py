@@ -198,7 +198,7 @@ def assert_problem(response: httpx.Response, *statuses: int) -> None:
 
 
 def wait_for(
-    condition: Callable[[], bool], state: Callable[[], object] = str, *, timeout_seconds: float = 300
+    condition: Callable[[], bool], state: Callable[[], object] = str, *, timeout_seconds: float = 600
 ) -> float:
     """Return the seconds it took until the condition held; what `state` says explains why it never did."""
     began = time.monotonic()
