@@ -15,7 +15,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from rag.spending import Budgets, Settlement
 from rag.store.database import Database
+from rag.store.usage import UsageStore
 from rag.types import Scope
 from tests.integration.deployment import BUCKET, Deployment, notification
 from tests.lexeme_counts import LEXEME_COUNTS
@@ -279,6 +281,38 @@ def test_a_connection_that_died_while_nobody_used_it_fails_no_first_statement(pl
                 failed += 1
     record_fault("C6", injected=20, violations=failed, figure=f"failed first queries {failed} of 20 (0)")
     assert failed == 0
+
+
+@pytest.mark.faults_fast
+@pytest.mark.parametrize("direction", ["request", "reply"])
+def test_what_a_call_came_to_is_never_counted_as_less_when_a_settlement_is_cut(
+    place: Place, direction: str, record_fault: Any
+) -> None:
+    tenant, calls = place.deployment.tenant, 5
+    settles, cut = False, False
+
+    def see(_: int, edge: Edge) -> bool:
+        nonlocal settles, cut
+        if edge.direction == "request":
+            settles = b"settle_usage(" in edge.data
+        if cut or not settles or edge.direction != direction:
+            return True
+        cut = True
+        return False
+
+    with closing(Database(place.url("rag_query"), lambda: "")) as database:
+        usage = UsageStore(database, Budgets(tokens_per_day=1_000_000))
+        for _ in range(calls):
+            day = usage.reserve(tenant, "key:one", "chat", prompt_tokens=100, completion_tokens=0).day
+            cut = False
+            with seen(place.proxy, see):
+                usage.settle(Settlement(tenant, "key:one", "chat", day, 0, -60, 0))
+            assert cut
+    [(counted,)] = place.rows("select sum(prompt_tokens)::int from model_usage")
+    record_fault(
+        "C6", injected=calls, violations=counted < 40 * calls, figure=f"{counted} tokens counted of {40 * calls} used"
+    )
+    assert counted == (40 if direction == "reply" else 100) * calls
 
 
 @pytest.mark.faults_full

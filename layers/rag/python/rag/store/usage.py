@@ -112,11 +112,20 @@ class UsageStore:
         raise refusal.error(now)
 
     def settle(self, settlement: Settlement) -> None:
-        """Add to what was reserved what the call came to beyond that, or less than it."""
-        [(unlimited,)] = self.database.by_statement(
-            Scope(settlement.tenant_id),
-            lambda transaction: transaction.rows("settle_usage", **self.settling(settlement)),
-        )
+        """Add to what was reserved what the call came to beyond that, or less than it.
+
+        Where the answer is lost, nobody knows whether it was added: then what lessens a reservation is not sent again.
+        """
+        sent = False
+
+        def work(transaction: Transaction) -> list[tuple[Any, ...]]:
+            nonlocal sent
+            if sent and settlement.day is not None:
+                return [(False,)]
+            sent = True
+            return transaction.rows("settle_usage", **self.settling(settlement))
+
+        [(unlimited,)] = self.database.by_statement(Scope(settlement.tenant_id), work)
         self.settled(settlement, unlimited=unlimited)
 
     def settled(self, settlement: Settlement, *, unlimited: bool) -> None:
