@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,23 @@ class MigratedDatabase:
     def superuser_dsn(self) -> str:
         """For looking behind row-level security."""
         return self.server.dsn(database=self.name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patience() -> Iterator[None]:
+    """A machine that pauses is no server that is away: a test of one that is sets its own times."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("cache.CONNECT", "cache.CALL", "identity.TIMEOUT", "jwks.TIMEOUT", "jwks.ANSWER"):
+            patch.setattr(f"rag.{name}_SECONDS", 30.0)
+        yield
+
+
+@pytest.fixture
+def one_day() -> None:
+    """For what is counted by the day: the test does not run across midnight UTC."""
+    left = -time.time() % 86_400
+    if left < 120:
+        time.sleep(left + 1)
 
 
 @pytest.fixture(scope="session")

@@ -114,11 +114,11 @@ def _listening(serve: Serve, certificate: ssl.SSLContext | None) -> Iterator[int
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     started = asyncio.start_server(each, "127.0.0.1", 0, ssl=certificate)
-    server = asyncio.run_coroutine_threadsafe(started, loop).result(10)
+    server = asyncio.run_coroutine_threadsafe(started, loop).result(60)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(end(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

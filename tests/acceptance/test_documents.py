@@ -15,7 +15,7 @@ from tests.acceptance.platform_process import Api, PlatformProcess, platform_pro
 from tests.integration.outcomes import LEAK, REFUSED
 
 READY_WITHIN_SECONDS = 3000
-ADVERSARIAL_WITHIN_SECONDS = 60
+ADVERSARIAL_WITHIN_SECONDS = 240
 FINAL = {"ready", "failed"}
 # Half of all passages, and nothing is asked of it; its text is tested with the parsers.
 LONGEST = "txt/book-war-and-peace-1225p.txt"

@@ -33,7 +33,7 @@ BARE = "bare handler"
 AHEAD = "query, started ahead"
 # Of what somebody waits for; who starts a sandbox ahead of its events waits for nothing.
 BOUNDS = {"ingest": 4.0, "authorize": 6.0, "query": 12.0, "answer": 12.0}
-INIT_SECONDS = 60
+INIT_SECONDS = 240
 # Nothing is connected to before the first event.
 _ADDRESSES = Addresses(
     "http://127.0.0.1:1",

@@ -38,7 +38,7 @@ class Streaming:
 
     def client(self) -> httpx.Client:
         headers = {"x-api-key": "key"}
-        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60, verify=_NOBODY)
+        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=120, verify=_NOBODY)
 
     def ask(self, **body: Any) -> httpx.Response:
         with self.client() as client:
@@ -59,7 +59,7 @@ class Streaming:
     def invoke(self, event: Any) -> Invocation:
         """Without a gateway, as an administrator would."""
         invoked = self.function.invoke(json.dumps(event).encode())
-        return asyncio.run_coroutine_threadsafe(invoked, self.loop).result(60)
+        return asyncio.run_coroutine_threadsafe(invoked, self.loop).result(120)
 
     def sandboxes(self) -> set[int]:
         return {sandbox.process.pid for sandbox in self.function._sandboxes}
@@ -97,7 +97,7 @@ def streaming(
     thread.start()
 
     def run(coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(60)
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(120)
 
     serving = _served(folder, environment, task_root, tenant, loop, limits)
     try:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 CODE = of_repository()
 SAYS = "Refunds are paid within nine working days. [1] Parcels take three. [1]"
 PLAIN = "Refunds are paid within nine working days. Parcels take three."
-STREAM_SECONDS = 4
+STREAM_SECONDS = 30
 # How a line of metrics begins (CloudWatch's embedded metric format).
 METRICS = '{"_aws"'
 
@@ -110,7 +110,7 @@ def test_the_first_words_are_there_before_the_last_are_made(answering: Answering
 
     def at(number: int) -> None:
         if number == 3:
-            waited.append(heard.wait(10))
+            waited.append(heard.wait(25))
 
     answering.script(fake_model.speak(SAYS, at=at))
     with answering.asking(question="How long until refunds come?") as telling:
@@ -160,13 +160,16 @@ def test_a_model_that_breaks_off_leaves_the_passages_and_nothing_is_kept(answeri
     assert answering.told(question="Do refunds break?")[-1][1]["cached"] is False
 
 
-def test_a_model_that_is_too_slow_ends_at_the_deadline_of_streams(answering: Answering) -> None:
-    answering.script(fake_model.speak("one two three four five six seven eight", seconds=1))
-    started = time.monotonic()
-    told = answering.told(question="Are refunds slow?")
-    assert STREAM_SECONDS - 1 < time.monotonic() - started < STREAM_SECONDS + 4
+def test_a_model_that_is_too_slow_ends_at_the_deadline_of_streams(answering: Answering, tmp_path: Path) -> None:
+    seconds = 5
+    with _streaming(tmp_path, answering.deployment, seconds=seconds) as hurried:
+        hurried.ask(question="How are refunds paid?")  # the sandbox is there
+        answering.script(fake_model.speak("on " * 100, seconds=1))
+        started = time.monotonic()
+        told = hurried.told(question="Are refunds slow?")
+        assert seconds - 1 < time.monotonic() - started < 50
     assert told[-1][1]["degraded"] == "retrieval_only"
-    assert answering.deployment.model.cut_off.wait(10)
+    assert answering.deployment.model.cut_off.wait(60)
 
 
 def test_a_conversation_goes_on_as_a_stream(answering: Answering) -> None:
@@ -197,7 +200,9 @@ def test_what_is_refused_is_a_problem_with_its_status(
 
 
 def test_nobody_is_answered_without_a_key(answering: Answering) -> None:
-    response = httpx.post(f"{answering.url}/v1/query", json={"question": "x", "stream": True}, trust_env=False)
+    response = httpx.post(
+        f"{answering.url}/v1/query", json={"question": "x", "stream": True}, trust_env=False, timeout=60
+    )
     assert (response.status_code, response.headers["content-type"]) == (401, "application/problem+json")
 
 
@@ -227,12 +232,10 @@ def test_what_nobody_foresaw_is_told_and_leaves_the_body_broken_off(answering: A
 
 def test_a_client_who_leaves_ends_the_model_s_work_and_frees_the_sandbox(answering: Answering) -> None:
     before = answering.sandboxes()
-    answering.script(fake_model.speak("one two three", seconds=2))
+    answering.script(fake_model.speak("on " * 100, seconds=1))
     with answering.asking(question="Are refunds left alone?") as telling:
         assert [next(telling)[0], next(telling)[0]] == ["hits", "delta"]
-        left = time.monotonic()
-    assert answering.deployment.model.cut_off.wait(5)
-    assert time.monotonic() - left < 3
+    assert answering.deployment.model.cut_off.wait(STREAM_SECONDS / 2)
     assert answering.told(question="Are refunds left alone?")[-1][1]["cached"] is False
     assert answering.sandboxes() == before
     assert '"message":"the client left"' in answering.log.read_text()
@@ -256,7 +259,7 @@ def test_every_invocation_has_its_metrics_and_its_report(answering: Answering, t
         told = [alone.told(question=f"How are refunds counted {times}?") for times in ("once", "twice")]
         assert [events[-1][0] for events in told] == ["answer"] * 2
         # The client has everything before the invocation has ended.
-        wait_until(lambda: [len(_lines(alone.log, start)) for start in (METRICS, "REPORT")] == [2, 2], seconds=30)
+        wait_until(lambda: [len(_lines(alone.log, start)) for start in (METRICS, "REPORT")] == [2, 2])
         counted = [json.loads(line) for line in _lines(alone.log, METRICS)]
     assert [(each["Requests"], each["QueryRequests"], each["CacheMisses"]) for each in counted] == [
         ([1.0], [1.0], [1.0])
@@ -267,7 +270,7 @@ def _lines(log: Path, start: str) -> list[str]:
     return [line for line in log.read_text().splitlines() if line.startswith(start)]
 
 
-def wait_until(condition: Any, seconds: float = 10) -> None:
+def wait_until(condition: Any, seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until

@@ -144,7 +144,8 @@ def last_use(deployment: Deployment) -> datetime | None:
 
 def noted(deployment: Deployment, after: datetime | None) -> datetime:
     """The note of the last use, once it is another than this."""
-    for _ in range(200):
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
         if (used := last_use(deployment)) != after:
             assert used is not None
             return used
@@ -192,7 +193,7 @@ def test_a_note_that_cannot_be_made_keeps_nobody_waiting_and_nobody_out(deployme
         administer(deployment, "grant update (last_used_at) on api_keys to rag_authorize", rows=-1)
         three_times()
         noted(deployment, None)
-    assert max(seconds) < 1  # a lock is waited for for five
+    assert max(seconds) < 4.5  # a lock is waited for for five
 
 
 def test_the_authorizer_can_say_that_a_key_is_used_now_and_nothing_else(deployment: Deployment) -> None:

@@ -23,7 +23,7 @@ from rag.store.usage import UsageStore
 from tests.integration.deployment import Deployment, notification
 from tests.integration.test_ingest import DONE, Inbox, deliver, embedded, rows, store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_day")]
 
 USED = "select sum(requests)::int, sum(prompt_tokens)::int, sum(completion_tokens)::int from model_usage"
 QUESTION = {"question": "How long do refunds take?"}

@@ -45,7 +45,7 @@ def handler(event, context):
     if path == "/exits":
         __import__("os")._exit(1)
     if path == "/sleeps":
-        time.sleep(30)
+        time.sleep(600)
     return {"statusCode": 200, "headers": {"content-type": "application/json"}, "body": __import__("json").dumps(event)}
 
 def app(event, context):
@@ -109,7 +109,7 @@ class Running:
 
     def request(self, method: str, path: str, *, key: str | None = "good", **options: Any) -> httpx.Response:
         headers = ({"x-api-key": key} if key else {}) | options.pop("headers", {})
-        with httpx.Client(trust_env=False, timeout=30) as client:
+        with httpx.Client(trust_env=False, timeout=60) as client:
             return client.request(method, self.url + path, headers=headers, **options)
 
     def asked(self) -> list[str]:
@@ -152,7 +152,7 @@ async def _served(folder: Path) -> AsyncIterator[Running]:
         api = RuntimeApi(ports=4)
         await api.open()
         stack.push_async_callback(api.close)
-        query, authorize = _function(folder, "querying", api, 1.0), _function(folder, "authorizing", api, 10.0)
+        query, authorize = _function(folder, "querying", api, 6.0), _function(folder, "authorizing", api, 30.0)
         stack.push_async_callback(query.close)
         stack.push_async_callback(authorize.close)
         authorizer = Authorizer(authorize, cache_seconds=60)
@@ -396,7 +396,7 @@ def test_a_host_that_is_no_name_is_400(running: Running, host: str) -> None:
 
 def test_garbage_instead_of_http_stops_nothing(running: Running) -> None:
     address = running.url.removeprefix("http://").split(":")
-    with socket.create_connection((address[0], int(address[1])), timeout=10) as connection:
+    with socket.create_connection((address[0], int(address[1])), timeout=60) as connection:
         connection.sendall(b"\xff\xfe\x00garbage\r\n\r\n")
         assert b"400" in connection.recv(1000)
     assert running.get("/health", key=None).status_code == 200
@@ -413,7 +413,7 @@ def test_a_body_that_is_cut_off_invokes_nothing() -> None:
             ]
             for url in urls:
                 await _send_part(url, b"{}")
-                async with httpx.AsyncClient(trust_env=False) as client:
+                async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
                     await client.post(url, content='{"whole": 1}', headers={"Authorization": f"Bearer {_TOKEN}"})
             assert len(functions.payloads) == len(urls)
             assert all(b"whole" in payload for payload in functions.payloads)
@@ -444,7 +444,7 @@ async def _send_part(url: str, body: bytes) -> None:
 def _raw(running: Running, head: str) -> httpx.Response:
     """Send what no client library would."""
     host, port = running.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(f"{head}\r\nConnection: close\r\n\r\n".encode())
         received = b"".join(iter(lambda: connection.recv(65536), b""))
     top, _, body = received.partition(b"\r\n\r\n")
@@ -458,7 +458,7 @@ def _raw(running: Running, head: str) -> httpx.Response:
 
 def _admin(running: Running, name: str = "query", token: str = _TOKEN, **headers: str) -> httpx.Response:
     url = f"{running.admin_url}/2015-03-31/functions/{name}/invocations"
-    with httpx.Client(trust_env=False, timeout=30) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         return client.post(url, json={"path": "/x"}, headers={"Authorization": f"Bearer {token}", **headers})
 
 

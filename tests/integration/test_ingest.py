@@ -600,7 +600,7 @@ def test_documents_of_one_batch_wait_for_the_model_at_the_same_time(deployment: 
     all_there = threading.Barrier(3)
 
     def reply(handler: Any, body: dict[str, Any]) -> None:
-        all_there.wait(20)  # which one after another never are
+        all_there.wait(60)  # which one after another never are
         fake_model.send_json(handler, fake_model.embeddings([[1.0] * 4 for _ in body["input"]]))
 
     bodies = [notification(store(deployment, f"{number}.txt", paragraph(f"n{number}"))) for number in range(3)]

@@ -239,7 +239,7 @@ def test_sigterm_ends_the_server_even_during_a_long_poll(tmp_path: Path) -> None
     poller.start()
     assert server.process is not None
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(10) == 0
+    assert server.process.wait(60) == 0
     poller.join()
 
 

@@ -51,7 +51,7 @@ class Program:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(60)
+        code = self.process.wait(240)
         self.output()
         return code
 
@@ -78,7 +78,7 @@ def _alive(pid: int) -> bool:
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline, "it never came about"
         time.sleep(0.05)
@@ -166,7 +166,7 @@ def test_administrators_invoke_functions_with_the_token(program: Program) -> Non
 
 def test_a_second_platform_on_the_same_directory_is_refused_and_names_the_first(program: Program) -> None:
     second = Program(program.directory)
-    assert second.process.wait(60) == 1
+    assert second.process.wait(240) == 1
     assert f"process id {program.process.pid}" in second.output()
     assert program.process.poll() is None
 
@@ -210,7 +210,7 @@ def test_after_kill_9_nothing_remains_and_a_new_start_finds_everything(directory
     assert [after[name] for name in kept] == [before[name] for name in kept]
     children = second.children()
     assert second.end(signal.SIGINT) == 0
-    assert not any(_alive(pid) for pid in children)
+    _wait_until(lambda: not any(_alive(pid) for pid in children))
     assert not (directory / "ready.json").exists()
 
 
@@ -220,7 +220,7 @@ def test_a_port_that_is_taken_is_an_error_that_says_so(directory: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         refused = Program(directory, "--port", str(port))
-        assert refused.process.wait(60) == 1
+        assert refused.process.wait(240) == 1
         assert f"port {port} cannot be used" in refused.output()
 
 
@@ -230,11 +230,11 @@ def test_a_stop_while_it_starts_leaves_nothing(directory: Path) -> None:
     _wait_until(lambda: len(program.children()) >= 2)
     children = program.children()
     assert program.end() == 0
-    assert not any(_alive(pid) for pid in children)
+    _wait_until(lambda: not any(_alive(pid) for pid in children))
 
 
 def test_a_setting_that_cannot_be_used_is_named_before_anything_is_started(directory: Path) -> None:
     refused = Program(directory, RAG_PARSE_SECONDS="soon")
-    assert refused.process.wait(60) == 1
+    assert refused.process.wait(240) == 1
     assert "RAG_PARSE_SECONDS=soon cannot be used" in refused.output()
     assert not directory.exists()

@@ -131,7 +131,7 @@ def test_a_filter_that_does_not_fit_is_named_by_field_and_operator(filled: Deplo
 def upload(deployment: Deployment, key: str, content: bytes, **request: Any) -> dict[str, Any]:
     """Upload by the form that the API returns, and have the object's message delivered."""
     created: dict[str, Any] = deployment.ask("POST", "/v1/documents", {"key": key, **request}).json
-    with httpx.Client() as client:
+    with httpx.Client(timeout=60) as client:
         sent = client.post(created["upload"]["url"], data=created["upload"]["fields"], files={"file": content})
     assert sent.status_code == 204, sent.text
     deployment.ingest(notification(created["upload"]["fields"]["key"]))
@@ -168,7 +168,7 @@ def test_what_was_signed_with_an_upload_is_what_it_carries(deployment: Deploymen
     for given in ({}, {"metadata": {"year": 2024}}):
         form = deployment.ask("POST", "/v1/documents", {"key": "one.txt", **given}).json["upload"]
         forged = {**form["fields"], "x-amz-meta-rag-metadata": '{"year": 1}'}
-        with httpx.Client() as client:
+        with httpx.Client(timeout=60) as client:
             assert client.post(form["url"], data=forged, files={"file": b"x"}).status_code == 403
 
 
@@ -199,7 +199,7 @@ def test_an_upload_into_a_collection_that_is_there_asks_for_it_and_leaves_its_ro
 def test_the_life_of_a_document(deployment: Deployment) -> None:
     created = deployment.ask("POST", "/v1/documents", {"key": "notes/one.txt", "collection": "team"}).json
     upload = created["upload"]
-    with httpx.Client() as client:
+    with httpx.Client(timeout=60) as client:
         sent = client.post(upload["url"], data=upload["fields"], files={"file": b"A note about rivers."})
     assert sent.status_code == 204
     path = f"/v1/documents/{created['id']}"
@@ -222,7 +222,7 @@ def test_the_life_of_a_document(deployment: Deployment) -> None:
 def test_an_upload_of_another_key_or_of_too_much_is_refused(deployment: Deployment) -> None:
     upload = deployment.ask("POST", "/v1/documents", {"key": "mine.txt"}).json["upload"]
     stolen = {**upload["fields"], "key": f"{uuid.uuid4()}/default/theirs.txt"}
-    with httpx.Client() as client:
+    with httpx.Client(timeout=60) as client:
         assert client.post(upload["url"], data=stolen, files={"file": b"x"}).status_code == 403
     listed = deployment.aws.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=stolen["key"])
     assert listed["KeyCount"] == 0
@@ -400,7 +400,9 @@ def test_an_unforeseen_error_tells_nothing_of_the_inside(
 
 
 def test_health_names_what_is_down(deployment: Deployment) -> None:
-    healthy = deployment.ask("GET", "/health", anonymous=True)
+    tries = (deployment.ask("GET", "/health", anonymous=True) for _ in range(4))  # the model may be kept waiting
+    healthy = next((one for one in tries if one.json["status"] == "ok"), None)
+    assert healthy is not None
     assert (healthy.status, healthy.json["status"]) == (200, "ok")
     assert healthy.json["checks"] == {"database": "ok", "cache": "ok", "model": "ok"}
     deployment.settings["RAG_REDIS_URL"] = "redis://127.0.0.1:1/0"
@@ -426,12 +428,12 @@ def test_a_cache_that_is_away_changes_no_answer(filled: Deployment) -> None:
 
 
 def test_a_request_ends_at_its_deadline_with_what_was_found(filled: Deployment) -> None:
-    filled.settings["RAG_REQUEST_SECONDS"] = "1.5"
+    filled.settings["RAG_REQUEST_SECONDS"] = "5"
     filled.ask("POST", "/v1/search", {"query": "How long do refunds take?"})
-    filled.model.script = [fake_model.drip(20)]
+    filled.model.script = [fake_model.drip(60)]
     started = time.monotonic()
     body = filled.ask("POST", "/v1/query", {"question": "How long do refunds take?"}).json
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 40
     assert body["degraded"] == "retrieval_only"
 
 

@@ -306,7 +306,7 @@ def test_whoever_reads_metadata_later_under_the_lock_writes_it_later(world: Worl
 
     first = threading.Thread(target=describe, args=(world.index, slowly))
     first.start()
-    assert reading.wait(10)
+    assert reading.wait(60)
     bucket[0] = {"year": 2}
     describe(IndexStore(other, SPACE), lambda: Description(bucket[0]))
     first.join()

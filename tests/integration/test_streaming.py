@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import threading
 import time
 import uuid
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +45,14 @@ def handler(event, context, response):
     for number in range(asked.get("chunks", 0)):
         response.write(b"x" * asked.get("size", 1))
         time.sleep(asked.get("seconds", 0))
+        while asked.get("steps") and not (MARKS / f"seen {number}").exists():
+            time.sleep(0.01)
     if asked.get("fails"):
         raise ValueError(asked["fails"])
     if asked.get("exits"):
         os._exit(3)
     if asked.get("sleeps"):
-        time.sleep(30)
+        time.sleep(600)
     response.end()
 
 def raw(response, prelude):
@@ -94,7 +94,7 @@ def variables(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Streaming]:
     folder = tmp_path_factory.mktemp("probe")
-    with streaming(folder, variables(folder), task_root=folder, tenant=uuid.uuid4(), timeout_seconds=2) as running:
+    with streaming(folder, variables(folder), task_root=folder, tenant=uuid.uuid4()) as running:
         yield running
 
 
@@ -120,14 +120,17 @@ def test_status_and_headers_are_those_of_the_prelude(probe: Streaming) -> None:
     assert response.headers["x-request-id"] == response.headers["x-amzn-requestid"]
 
 
-def test_each_chunk_is_passed_on_when_it_is_written(probe: Streaming) -> None:
-    times = []
-    with probe.client() as client, client.stream("POST", "/v1/query", json={"chunks": 4, "seconds": 0.3}) as response:
-        times += [time.monotonic() for _ in response.iter_raw()]
-    gaps = [later - earlier for earlier, later in pairwise(times)]
-    assert len(times) == 4
-    assert all(gap > 0.1 for gap in gaps)
-    print("\nchunks written every 300 ms arrived after", [round(1000 * gap) for gap in gaps], "ms")
+def test_each_chunk_is_passed_on_when_it_is_written(tmp_path: Path) -> None:
+    with (
+        streaming(tmp_path, variables(tmp_path), task_root=tmp_path, tenant=uuid.uuid4(), timeout_seconds=30) as probe,
+        probe.client() as client,
+        client.stream("POST", "/v1/query", json={"chunks": 4, "steps": True}) as response,
+    ):
+        seen = []
+        for number, chunk in enumerate(response.iter_raw()):
+            seen.append(chunk)
+            (tmp_path / f"seen {number}").touch()  # before which the next one is not written
+    assert seen == [b"x"] * 4
 
 
 def test_a_stream_may_be_larger_than_any_payload(probe: Streaming) -> None:
@@ -146,8 +149,8 @@ def test_whoever_invokes_it_without_a_gateway_gets_it_whole(probe: Streaming) ->
 def test_an_error_midway_comes_as_trailers_and_the_client_sees_the_body_broken_off(probe: Streaming) -> None:
     before = probe.sandboxes()
     assert received(probe, chunks=2, fails="halfway" * 10_000) == b"xx"
-    assert probe.log.read_text().splitlines()[-1].endswith("Status: error\tError Type: ValueError")
     assert probe.ask(chunks=1).content == b"x"
+    assert "Status: error\tError Type: ValueError\n" in probe.log.read_text()
     assert probe.sandboxes() == before
 
 
@@ -179,12 +182,14 @@ def test_a_prelude_in_pieces_is_one(probe: Streaming) -> None:
     assert (response.status_code, response.content) == (201, b"x")
 
 
-def test_a_function_that_runs_out_of_time_is_504_or_cut_off(probe: Streaming) -> None:
-    before = probe.sandboxes()
-    is_problem(probe.ask(silent_seconds=30), 504)
-    assert received(probe, chunks=1, sleeps=True) == b"x"
-    assert probe.ask(chunks=1).content == b"x"
-    assert probe.sandboxes().isdisjoint(before)
+def test_a_function_that_runs_out_of_time_is_504_or_cut_off(tmp_path: Path) -> None:
+    limits = {"timeout_seconds": 4}
+    with streaming(tmp_path, variables(tmp_path), task_root=tmp_path, tenant=uuid.uuid4(), **limits) as probe:
+        before = probe.sandboxes()
+        is_problem(probe.ask(silent_seconds=600), 504)
+        assert received(probe, chunks=1, sleeps=True) == b"x"
+        assert probe.ask(chunks=1).content == b"x"
+        assert probe.sandboxes().isdisjoint(before)
 
 
 def test_a_function_that_ends_midway_is_cut_off(probe: Streaming) -> None:
@@ -193,15 +198,18 @@ def test_a_function_that_ends_midway_is_cut_off(probe: Streaming) -> None:
 
 
 def test_requests_beyond_the_concurrency_wait_and_are_then_refused(tmp_path: Path) -> None:
-    limits = {"queue_seconds": 0.3, "timeout_seconds": 20}
-    with streaming(tmp_path, variables(tmp_path), task_root=tmp_path, tenant=uuid.uuid4(), **limits) as busy:
-        first = threading.Thread(target=busy.ask, kwargs={"chunks": 6, "seconds": 0.5})
-        first.start()
-        time.sleep(0.5)
+    with (
+        streaming(tmp_path, variables(tmp_path), task_root=tmp_path, tenant=uuid.uuid4(), queue_seconds=0.3) as busy,
+        busy.client() as client,
+        client.stream("POST", "/v1/query", json={"chunks": 1, "steps": True}) as response,
+    ):
+        chunks = response.iter_raw()
+        assert next(chunks) == b"x"
         refused = busy.ask(chunks=1)
         is_problem(refused, 503)
         assert refused.headers["retry-after"] == "1"
-        first.join()
+        (tmp_path / "seen 0").touch()
+        assert list(chunks) == []
 
 
 def test_another_method_of_the_route_is_not_its_integration(probe: Streaming) -> None:
@@ -242,10 +250,8 @@ def test_a_hook_that_fails_is_reported(tmp_path: Path, broken: str) -> None:
 def test_a_client_who_leaves_before_the_first_byte_frees_the_sandbox_when_there_is_one(probe: Streaming) -> None:
     before = probe.sandboxes()
     with probe.client() as client, pytest.raises(httpx.ReadTimeout):
-        client.post("/v1/query", json={"silent_seconds": 1, "chunks": 1000, "seconds": 0.1}, timeout=0.5)
-    started = time.monotonic()
+        client.post("/v1/query", json={"silent_seconds": 3, "chunks": 10_000, "seconds": 0.1}, timeout=0.5)
     assert probe.ask(chunks=1).content == b"x"
-    assert time.monotonic() - started < 1.5
     assert probe.sandboxes() == before
 
 

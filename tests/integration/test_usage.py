@@ -13,10 +13,16 @@ from tests.integration.deployment import Deployment, Reply
 from tests.integration.test_budgets import QUESTION, allow
 from tests.integration.test_ingest import rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_day")]
 
-NOW = datetime.now(UTC)
-NEXT_MONTH = (NOW.replace(day=1, hour=0, minute=0, second=0, microsecond=0) + timedelta(days=32)).replace(day=1)
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def next_month() -> datetime:
+    """When it begins."""
+    return (now().replace(day=1, hour=0, minute=0, second=0, microsecond=0) + timedelta(days=32)).replace(day=1)
 
 
 @pytest.fixture
@@ -47,11 +53,11 @@ def test_an_administrator_is_told_of_the_whole_tenant_by_day_and_model(priced: D
     found = usage(priced)
     assert (found["scope"], found["first_day"], found["last_day"]) == (
         "tenant",
-        NOW.date().replace(day=1).isoformat(),
-        NOW.date().isoformat(),
+        now().date().replace(day=1).isoformat(),
+        now().date().isoformat(),
     )
     assert [(row["day"], row["model"], row["principal"]) for row in found["usage"]] == [
-        (NOW.date().isoformat(), "fake", None)
+        (now().date().isoformat(), "fake", None)
     ]
     [row] = found["usage"]
     assert (row["requests"], row["prompt_tokens"], row["completion_tokens"]) == (3, 12, 5)
@@ -64,9 +70,9 @@ def test_by_key_documents_stand_beside_callers_and_by_month_days_are_added_up(pr
     priced.ask("POST", "/v1/search", {"query": "something else"}, principal="user:ann")
     found = usage(priced, query={"by": ["month", "key"]})["usage"]
     assert [(row["month"], row["day"], row["principal"], row["requests"]) for row in found] == [
-        (f"{NOW:%Y-%m}", None, "ingest", 1),
-        (f"{NOW:%Y-%m}", None, "key:one", 2),
-        (f"{NOW:%Y-%m}", None, "user:ann", 1),
+        (f"{now():%Y-%m}", None, "ingest", 1),
+        (f"{now():%Y-%m}", None, "key:one", 2),
+        (f"{now():%Y-%m}", None, "user:ann", 1),
     ]
 
 
@@ -105,7 +111,7 @@ def test_limits_are_told_with_what_is_left_and_when_they_begin_anew(priced: Depl
         ("tokens", "day", 1000, 1, 999),
         ("tokens", "month", 5000, 1, 4999),
     ]
-    assert datetime.fromisoformat(found["budgets"][1]["resets_at"]) == NEXT_MONTH
+    assert datetime.fromisoformat(found["budgets"][1]["resets_at"]) == next_month()
     assert [(each["of"], each["requests"], each["left"]) for each in found["rate_limits"]] == [
         ("key", 100, 99),
         ("tenant", 1000, 999),
@@ -145,8 +151,8 @@ def test_a_budget_in_usd_is_a_hard_stop_until_the_month_ends(priced: Deployment)
     refused = priced.ask("POST", "/v1/query", {"question": "How long does shipping take?"})
     assert refused.status == 429
     assert refused.json["detail"].startswith("the tenant's budget of 0.00 USD for this month has no room for this")
-    assert datetime.fromisoformat(refused.json["reset_at"]) == NEXT_MONTH
-    assert abs(int(refused.headers["retry-after"]) - (NEXT_MONTH - datetime.now(UTC)).total_seconds()) < 60
+    assert datetime.fromisoformat(refused.json["reset_at"]) == next_month()
+    assert abs(int(refused.headers["retry-after"]) - (next_month() - datetime.now(UTC)).total_seconds()) < 60
 
 
 def test_the_month_counts_its_earlier_days_and_not_the_last_ones(priced: Deployment) -> None:

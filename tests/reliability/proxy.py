@@ -70,7 +70,7 @@ class Proxy:
         self.silent, self.half_closed, self.cut_after, self.watch = False, False, None, None
 
     def _call(self, coroutine: Coroutine[None, None, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._connected, self.host, self.port)
@@ -168,7 +168,7 @@ def proxying(server_port: int, *, same_port: bool = False) -> Iterator[Proxy]:
         yield proxy
     finally:
         proxy.refuse()
-        asyncio.run_coroutine_threadsafe(_finish(), proxy._loop).result(10)
+        asyncio.run_coroutine_threadsafe(_finish(), proxy._loop).result(60)
         proxy._loop.call_soon_threadsafe(proxy._loop.stop)
         thread.join()
         proxy._loop.close()

@@ -111,7 +111,7 @@ class World:
 
         def watch(service: str) -> Callable[[Edge], bool]:
             def see(edge: Edge) -> bool:
-                begun.wait(30)
+                begun.wait(120)
                 with self.lock:
                     if edge.direction == "request":
                         asked[service] = named(edge)

@@ -32,14 +32,14 @@ class Delivery:
 
     @property
     def pid(self) -> int:
-        assert self._begun.wait(30), "the worker did not begin"
+        assert self._begun.wait(120), "the worker did not begin"
         return self._pid
 
     @property
     def ended(self) -> bool:
         return self._ended.is_set()
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 300) -> int:
         """Its exit status: 0 acknowledged, 1 left to the queue, -9 killed."""
         assert self._ended.wait(seconds), f"the worker has not ended after {seconds} s"
         assert self._status is not None

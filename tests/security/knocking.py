@@ -18,6 +18,23 @@ UNLIMITED = {"rate_limit_requests": "0", "tenant_rate_limit_requests": "0"}
 JSON_BODY = {"content-type": "application/json"}
 
 
+# What `slowness` measures of the machine that limits in seconds were set on.
+_USUAL_SECONDS = 0.005
+
+
+def slowness() -> float:
+    """How many times the processor's time this machine takes for the same work; at least 1."""
+    text = json.dumps({"question": "x" * 200, "numbers": [*range(20)]})
+    found = []
+    for _ in range(5):
+        began = time.process_time()
+        for _ in range(300):
+            json.loads(text)
+            sum(map(ord, text))
+        found.append(time.process_time() - began)
+    return max(min(found) / _USUAL_SECONDS, 1.0)
+
+
 @dataclass(frozen=True)
 class Answer:
     """`seconds` of the processor, of all threads: what others do on the machine is not the request's."""

@@ -27,7 +27,7 @@ ABSENT = {
 }
 LARGEST_RATIO = 1.2
 # The noise of a busy machine passes; what makes a difference makes it again.
-MEASUREMENTS = 12
+MEASUREMENTS = 30
 
 Asking = Callable[[Attacker, str], Said]
 

@@ -22,14 +22,14 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 RecordAttack = Callable[..., None]
-LIMIT, HOUR = 100, 3600
+LIMIT, DAY = 100, 24 * 3600
 PROCESSES = 4
 
 
 class Callers:
     """Processes that wait for their turn to ask as one key."""
 
-    def __init__(self, url: str, *, times: int, window_seconds: int = HOUR) -> None:
+    def __init__(self, url: str, *, times: int, window_seconds: int = DAY) -> None:
         given = [url, str(uuid.uuid4()), str(LIMIT), str(window_seconds), str(times)]
         path = f"{ROOT}:{ROOT / 'layers/rag/python'}"
         command = [sys.executable, "-m", "tests.security.limited_caller", *given]
@@ -129,7 +129,7 @@ def test_with_the_cache_killed_in_the_middle_each_process_holds_the_limit(
         figure=f"cache killed: at most {max(each)} of 160 in a process, limit {LIMIT}; slowest {slowest * 1000:.0f} ms",
     )
     assert max(each) <= LIMIT
-    assert slowest < 1
+    assert slowest < 15
 
 
 def test_an_emptied_cache_gives_no_process_a_second_bucket(valkey: Any, record_attack: RecordAttack) -> None:
@@ -214,6 +214,7 @@ def test_one_request_uses_no_more_of_the_models_than_the_settings_say(
     assert longest <= 12_000
 
 
+@pytest.mark.usefixtures("one_day")
 def test_a_tenant_gets_no_further_than_its_day(deployment: Deployment, record_attack: RecordAttack) -> None:
     deployment.settings["RAG_TENANT_TOKENS_PER_DAY"] = "20"
     statuses: Counter[int] = Counter()

@@ -30,7 +30,8 @@ LARGEST_RATIO = 1.5
 TRIES = 30
 SEARCHES = 60
 LOUD = 20
-SEARCHES_PER_SECOND, UPLOADS_PER_SECOND = 50, 4
+# On a machine on which a search takes this long; a slower one is asked as much less.
+SEARCHES_PER_SECOND, UPLOADS_PER_SECOND, USUAL_SECONDS = 50, 4, 0.02
 _MULTIPLIED = (
     """
     insert into chunks (tenant_id, id, collection_id, document_id, position, content, content_hash, tokens, lexical,
@@ -109,15 +110,20 @@ def put_much(deployment: Deployment, tenant: uuid.UUID, many: int) -> None:
     assert made.run(Deadline.after(120)) != []
 
 
-def p95(searched: Attacker) -> float:
-    """Seconds of the slowest but one in twenty of a few searches."""
+def took(searched: Attacker) -> list[float]:
+    """Seconds of a few searches, the quickest first."""
     seconds = []
     for number in range(SEARCHES):
         said = searched.send("POST", "/v1/search", {"query": f"Which bird sings at night, number {number}?"})
         assert said.status == 200
         seconds.append(said.seconds)
         time.sleep(0.02)
-    return sorted(seconds)[-1 - SEARCHES // 20]
+    return sorted(seconds)
+
+
+def p95(searched: Attacker) -> float:
+    """Seconds of the slowest but one in twenty."""
+    return took(searched)[-1 - SEARCHES // 20]
 
 
 def test_a_tenant_with_much_that_asks_and_uploads_all_the_time_slows_no_other_down(
@@ -131,13 +137,16 @@ def test_a_tenant_with_much_that_asks_and_uploads_all_the_time_slows_no_other_do
     asked: Counter[str] = Counter()
     uploaded: Counter[str] = Counter()
     ratios: list[tuple[float, float, float]] = []
+    here = Attacker(quiet)
+    with deployment.function("rag_query"):
+        took(here)
+        share = min(USUAL_SECONDS / took(here)[SEARCHES // 2], 1.0)
     with (
-        noisy(deployment, "rag_query", "searching", deployment.tenant, SEARCHES_PER_SECOND) as searches,
-        noisy(deployment, "rag_ingest", "uploading", deployment.tenant, UPLOADS_PER_SECOND) as uploads,
+        noisy(deployment, "rag_query", "searching", deployment.tenant, share * SEARCHES_PER_SECOND) as searches,
+        noisy(deployment, "rag_ingest", "uploading", deployment.tenant, share * UPLOADS_PER_SECOND) as uploads,
         deployment.function("rag_query"),
     ):
-        here = Attacker(quiet)
-        p95(here)
+        took(here)
         for _ in range(TRIES):
             alone, before = p95(here), asked.total()
             with searches.loud(asked), uploads.loud(uploaded):

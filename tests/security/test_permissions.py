@@ -201,7 +201,7 @@ def flipping(deployment: Deployment, key: str) -> Iterator[list[int]]:
         yield flips
     finally:
         over.set()
-        thread.join(20)
+        thread.join(60)
         database.close()
     assert failures == []
 

