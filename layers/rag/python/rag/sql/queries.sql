@@ -214,47 +214,10 @@ on conflict do nothing
 -- begin_document --
 -- The chunks of the version before keep serving until the new one is ready, failed or gone. One run at a time works on a
 -- version: `busy` when another has this very message, `duplicate` when its message is another one.
-with begun as (
-  insert into documents as d (
-    tenant_id, id, collection_id, key, status, version_id, size, error_code, error_message,
-    attempts, leased_until, leased_by, leased_message, leased_delivery, allowed_principals
-  )
-  select %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(size)s, %(error_code)s, %(error_message)s,
-    1, now() + make_interval(secs => %(lease_seconds)s), %(run)s, %(message)s, %(delivery)s, %(allowed_principals)s::text[]
-  where not is_erased(%(tenant)s, %(place)s, %(document)s, %(modified_at)s)
-  on conflict (tenant_id, id) do update set
-    status = excluded.status, version_id = excluded.version_id, size = excluded.size,
-    error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now(),
-    attempts = case when d.version_id = excluded.version_id then d.attempts else 0 end + 1,
-    unsettled_at = case
-      when d.status = 'uploaded' then d.updated_at
-      when d.status = 'processing' and d.version_id = excluded.version_id then d.unsettled_at
-      else now()
-    end,
-    requeued_at = case when d.version_id = excluded.version_id then d.requeued_at end,
-    leased_until = excluded.leased_until, leased_by = excluded.leased_by,
-    leased_message = excluded.leased_message, leased_delivery = excluded.leased_delivery,
-    -- Of one that was only announced nobody knew. Else what is there is of the version before, and stays until it goes.
-    allowed_principals = case when d.version_id is null then excluded.allowed_principals else d.allowed_principals end
-  where d.version_id is distinct from excluded.version_id
-    or ((d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK', 'BUDGET', 'OUT_OF_MEMORY', 'DISK_FULL'))
-      and (coalesce(d.leased_until, '-infinity') <= now() or d.leased_by = excluded.leased_by
-        or (d.leased_message = excluded.leased_message and d.leased_delivery < excluded.leased_delivery)))
-  returning d.id
+select begin_document(
+  %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(error_code)s, %(error_message)s, %(version)s, %(size)s,
+  %(allowed_principals)s::text[], %(lease_seconds)s, %(run)s, %(message)s, %(delivery)s, %(place)s, %(modified_at)s
 )
-select 'begun' from begun
-union all
-select 'settled' where is_erased(%(tenant)s, %(place)s, %(document)s, %(modified_at)s)
-union all
-select case
-    when status in ('ready', 'failed') and coalesce(error_code, '') not in ('INTERNAL', 'STUCK', 'BUDGET', 'OUT_OF_MEMORY', 'DISK_FULL') then 'settled'
-    -- What is only given up for the time being may yet be needed from this message, once that run is over.
-    when leased_message = %(message)s or status = 'failed' then 'busy'
-    else 'duplicate'
-  end
-from documents
-where tenant_id = %(tenant)s and id = %(document)s and not exists (select from begun)
-  and not is_erased(%(tenant)s, %(place)s, %(document)s, %(modified_at)s)
 
 -- leave_document --
 -- What became of an attempt that wrote nothing; the next one need not wait for this one's time to be over.
@@ -262,19 +225,13 @@ with left_alone as (
   update documents set leased_until = null
   where tenant_id = %(tenant)s and id = %(document)s and leased_by = %(run)s
 )
-{attempt_of_document}
+select {attempt_of_document}
 
 -- attempt_of_document --
--- Part of the statements here; the time of the transaction is that of its stage.
-insert into ingestions (
-  tenant_id, document_id, collection_id, key, version_id, outcome, error_code, error_message, chunk_count, embedded_count, started_at,
-  attempt, fetch_ms, parse_ms, embed_ms, store_ms, model_calls, tokens, cost_usd
-) values (
+-- Part of the statements here.
+record_attempt(
   %(tenant)s, %(document)s, %(collection)s, %(key)s, %(version)s, %(outcome)s, %(error_code)s, %(error_message)s, %(chunk_count)s,
-  %(embedded_count)s, %(started_at)s,
-  coalesce((select attempts from documents where tenant_id = %(tenant)s and id = %(document)s), 1),
-  %(fetch_ms)s, %(parse_ms)s, %(embed_ms)s, extract(epoch from clock_timestamp() - now()) * 1000,
-  %(model_calls)s, %(tokens)s, %(cost_usd)s
+  %(embedded_count)s, %(started_at)s, %(fetch_ms)s, %(parse_ms)s, %(embed_ms)s, %(model_calls)s, %(tokens)s, %(cost_usd)s
 )
 
 -- has_ended --
@@ -319,35 +276,17 @@ returning id
 with gone as (
   delete from chunks where tenant_id = %(tenant)s and document_id = %(document)s returning lexemes, lexeme_count
 )
-{counted}
-
--- counted --
--- Part of the statements here.
 select null::int, count(*), coalesce(sum(lexeme_count), 0)::bigint from gone
 union all
 select lexeme, count(*), 0 from gone, unnest(lexemes) as lexeme group by lexeme
 
 -- finish_document --
--- As delete_chunks, and the document says what it is now. Metadata that cannot be used leaves what was there before.
-with gone as (
-  delete from chunks where tenant_id = %(tenant)s and document_id = %(document)s returning lexemes, lexeme_count
-), finished as (
-  insert into documents as d (
-    tenant_id, id, collection_id, key, status, version_id, content_hash, size, media_type, title, chunk_count, error_code, error_message,
-    metadata, metadata_error, warnings, allowed_principals, sidecar_version_id
-  ) values (
-    %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(content_hash)s, %(size)s, %(media_type)s, %(title)s,
-    %(chunk_count)s, %(error_code)s, %(error_message)s, coalesce(%(metadata)s::jsonb, '{}'), %(metadata_error)s, %(warnings)s::text[],
-    %(allowed_principals)s::text[], %(sidecar)s::text
-  )
-  on conflict (tenant_id, id) do update set
-    status = excluded.status, version_id = excluded.version_id, content_hash = excluded.content_hash, size = excluded.size,
-    media_type = excluded.media_type, title = excluded.title, chunk_count = excluded.chunk_count,
-    error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now(),
-    metadata = coalesce(%(metadata)s::jsonb, d.metadata), metadata_error = excluded.metadata_error, warnings = excluded.warnings,
-    allowed_principals = excluded.allowed_principals, sidecar_version_id = excluded.sidecar_version_id, leased_until = null
+-- As delete_chunks, and the document says what it is now.
+select * from finish_document(
+  %(tenant)s, %(document)s, %(collection)s, %(key)s, %(status)s, %(version)s, %(content_hash)s, %(size)s, %(media_type)s, %(title)s,
+  %(chunk_count)s, %(error_code)s, %(error_message)s, %(metadata)s::jsonb, %(metadata_error)s, %(warnings)s::text[],
+  %(allowed_principals)s::text[], %(sidecar)s
 )
-{counted}
 
 -- insert_chunks --
 -- Not COPY, which PostgreSQL refuses on a table with row-level security; one statement for many rows is parsed once.
@@ -376,14 +315,7 @@ select %(tenant)s, %(space)s, id, %(collection)s, %(document)s, %(dimensions)s, 
 select 'vector'::regtype::oid, 'sparsevec'::regtype::oid
 
 -- known_embeddings --
--- Vectors already paid for: of the document's version before, and of an attempt that did not end.
-select c.content_hash, halfvec_send(e.embedding) from chunks c
-join embeddings e on e.tenant_id = c.tenant_id and e.space_id = %(space)s and e.chunk_id = c.id
-where c.tenant_id = %(tenant)s and c.document_id = %(document)s and c.content_hash = any(%(content_hashes)s::bytea[])
-union all
-select content_hash, halfvec_send(embedding) from pending_embeddings
-where tenant_id = %(tenant)s and document_id = %(document)s and space_id = %(space)s
-  and content_hash = any(%(content_hashes)s::bytea[])
+select * from known_embeddings(%(tenant)s, %(document)s, %(space)s::smallint, %(content_hashes)s::bytea[])
 
 -- keep_embeddings --
 -- Nothing of a document that was deleted, or has ended, meanwhile: by another run, whose commit the lock waits for.
@@ -553,32 +485,13 @@ update collections set generation = generation + 1 where tenant_id = %(tenant)s 
 
 -- record_ingestion --
 -- With what it changed in the statistics, and the collection's next generation.
-with dropped as (
-  delete from pending_embeddings where tenant_id = %(tenant)s and document_id = %(document)s
-), unstaged as (
-  delete from pending_documents where tenant_id = %(tenant)s and document_id = %(document)s
-), read as (
-  delete from recognised_pages where tenant_id = %(tenant)s and document_id = %(document)s
-), changed as (
-  insert into lexeme_changes (tenant_id, collection_id, changes)
-  select %(tenant)s, %(collection)s, changes from unnest(%(changes)s::sparsevec[]) as changes
-), counted as (
-  insert into collection_statistics (tenant_id, collection_id, document_count, chunk_count, lexeme_count)
-  values (%(tenant)s, %(collection)s, %(document_change)s, %(chunk_change)s, %(lexeme_change)s)
-), recorded as (
-{attempt_of_document}
-)
-update collections set generation = generation + 1 where tenant_id = %(tenant)s and id = %(collection)s
-returning average_length, is_erased(%(tenant)s, %(place)s, %(document)s, %(modified_at)s)
+select r.* from record_ingestion(
+  %(tenant)s, %(document)s, %(collection)s, %(changes)s::sparsevec[], %(document_change)s, %(chunk_change)s, %(lexeme_change)s,
+  %(place)s, %(modified_at)s
+) r, {attempt_of_document}
 
 -- unrolled_statistics --
--- How many ingests' rows there are, how many bytes of them a question would read, and how many chunks.
-select count(*),
-  coalesce((
-    select sum(pg_column_size(changes)) from lexeme_changes where tenant_id = %(tenant)s and collection_id = %(collection)s
-  ), 0)::bigint,
-  coalesce(sum(chunk_count), 0)::bigint
-from collection_statistics where tenant_id = %(tenant)s and collection_id = %(collection)s
+select * from unrolled_statistics(%(tenant)s, %(collection)s)
 
 -- lock_roll_up --
 -- One at a time per collection; whoever comes second has nothing to do.
