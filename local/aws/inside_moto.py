@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 os.environ["S3_IGNORE_SUBDOMAIN_BUCKETNAME"] = "1"
 os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"
 
-from moto.core.utils import unix_time
+from moto.core.utils import unix_time, unix_time_millis
 from moto.moto_server.werkzeug_app import create_backend_app
 from moto.s3.models import FakeDeleteMarker, FakeKey, s3_backends
 from moto.s3.utils import ARCHIVE_STORAGE_CLASSES
@@ -182,7 +182,8 @@ def wait_seconds(queue_name: str) -> int:
 
 
 def visible_count(queue_name: str) -> int:
-    return sum(message.visible and not message.delayed for message in messages(queue_name))
+    now = unix_time_millis()
+    return sum(message.visible_at < now >= message.delayed_until for message in messages(queue_name))
 
 
 def read(queue_name: str, message: MotoMessage) -> Message:
