@@ -357,7 +357,7 @@ def test_live_keys_stand_before_those_that_have_ended(deployment: Deployment) ->
     assert list(listed(deployment)) == [live, deployment.key[4:12], ended]
 
 
-def test_the_api_never_reads_what_a_secret_is_compared_with(deployment: Deployment) -> None:
+def test_the_api_never_reads_what_a_secret_is_compared_with_nor_changes_what_a_key_may(deployment: Deployment) -> None:
     with psycopg.connect(deployment.database.dsn("rag_query"), autocommit=True) as connection:
         connection.execute("select set_config('app.tenant', %s, false)", [str(deployment.tenant)])
         assert connection.execute("select count(*) from (select id from api_keys) k").fetchone() == (1,)
@@ -366,6 +366,8 @@ def test_the_api_never_reads_what_a_secret_is_compared_with(deployment: Deployme
             "update api_keys set digest = sha256('')",
             "update api_keys set role = 'admin'",
             "update api_keys set collections = null",
+            "update api_keys set requests_per_minute = 0",
+            "update api_keys set tokens_per_day = 0",
             "delete from api_keys",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
