@@ -324,7 +324,7 @@ def test_the_bucket_is_closed_to_whoever_has_no_credentials(
 ) -> None:
     ready = running_platform.ready
     url = f"{ready['s3_endpoint']}/{ready['bucket']}"
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         for method, path in (("GET", ""), ("GET", f"/{foreign.object_key}"), ("PUT", f"/{foreign.object_key}")):
             assert client.request(method, url + path).status_code == 403
 
@@ -400,7 +400,9 @@ def test_the_public_port_invokes_no_function(running_platform: PlatformProcess, 
             sent = {**headers, "content-type": "application/json"}
             reply = second.api.http.request(method, path, content=body, headers=sent)
             assert_problem(reply, 401, 404, 405)
-    refused = httpx.post(ready["admin_url"] + path, content=body, headers={"x-api-key": second.key}, trust_env=False)
+    refused = httpx.post(
+        ready["admin_url"] + path, content=body, headers={"x-api-key": second.key}, trust_env=False, timeout=60
+    )
     assert refused.status_code == 403
     assert running_platform.rows("select count(*) from tenants") == tenants
 

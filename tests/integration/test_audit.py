@@ -83,7 +83,7 @@ def test_an_export_has_everything_page_after_page_and_the_files(deployment: Depl
     documents = exported(deployment, "documents", links="true", limit="2")
     assert {record["key"] for record in documents} == set(deployment.documents())
     [first] = [record for record in documents if record["key"] == "0.md"]
-    file = httpx.get(first["download"]["url"], trust_env=False)
+    file = httpx.get(first["download"]["url"], trust_env=False, timeout=60)
     assert file.text.startswith("# Zeppelins\n\nZeppelin 0")
     [of_alice] = exported(deployment, "conversations", principal="user:alice")
     assert (of_alice["principal"], len(of_alice["messages"])) == ("user:alice", 2)

@@ -42,7 +42,7 @@ class Asked:
             server = Server(Issuer(Users(self.directory), self.url, admin_token="t0ken"), grace_seconds=1)
             await server.open([door])
             try:
-                async with httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False) as client:
+                async with httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=60) as client:
                     return [await client.request(method, path, json=body) for method, path, body in requests]
             finally:
                 await server.close()

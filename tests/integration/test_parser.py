@@ -157,7 +157,7 @@ def test_answers_stand_on_their_pages(outcomes: Outcomes, documents: Path) -> No
 
 
 def test_a_document_that_takes_too_long_is_given_up_and_the_next_one_is_read(tmp_path: Path) -> None:
-    parser = Parser(wall_seconds=1)
+    parser = Parser(wall_seconds=4)
     slow = _written(tmp_path, "slow.txt", b"A line of words, and no end.\n" * 3_000_000)
 
     assert _refusal(parser, slow).code == "PARSE_TIMEOUT"

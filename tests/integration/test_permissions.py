@@ -55,7 +55,7 @@ def upload(
 ) -> Any:
     """Upload by the form that a caller gets, have the object's message delivered, and return what he was answered."""
     created = by.asks(deployment, "POST", "/v1/documents", {"key": key, **request}).json
-    with httpx.Client() as client:
+    with httpx.Client(timeout=60) as client:
         sent = client.post(created["upload"]["url"], data=created["upload"]["fields"], files={"file": content})
     assert sent.status_code == 204, sent.text
     if deliver:
@@ -322,7 +322,7 @@ def test_what_was_signed_into_a_form_can_be_neither_changed_nor_left_out(deploym
         form = WRITER.asks(deployment, "POST", "/v1/documents", given).json["upload"]
         [name] = [name for name in form["fields"] if name.startswith("x-amz-meta-")]
         kept = {field: value for field, value in form["fields"].items() if field != name}
-        with httpx.Client() as client:
+        with httpx.Client(timeout=60) as client:
             for fields in (kept, {**kept, name: '["key:writer", "group:finance"]'}, {**kept, name: ""}):
                 assert client.post(form["url"], data=fields, files={"file": b"x"}).status_code == 403
             assert client.post(form["url"], data=form["fields"], files={"file": b"x"}).status_code == 204

@@ -80,7 +80,7 @@ def test_a_form_writes_its_own_key_and_no_more_than_it_may(
     _, expired = _form(deployment, valid_seconds=-1)
     attacks = _attacks(deployment.tenant, stranger, fields)
     attacks["a form that is over"] = (expired, b"x")
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         answers = {
             what: client.post(url, data=given, files={"file": ("evil.txt", content)}).status_code
             for what, (given, content) in attacks.items()
