@@ -49,9 +49,9 @@ class _Refusal:
 class UsageStore:
     """Adds up per tenant, day of UTC and model, and the same per caller; `budgets` are of a tenant without its own.
 
-    Calls that are made at the same time each find the room that there was before them: all together may exceed a limit
-    by as many calls as are made at once. Of who has no budget nothing is reserved; each settlement tells whether that
-    is still so, so that of a first budget every sandbox learns with the call that it makes then, for all of the tenant.
+    Where there is a budget calls are counted one after another, so that none is made for which there is no room. Of who
+    has none nothing is reserved; each settlement tells whether that is still so, so that of a first budget every
+    sandbox learns with the call that it makes then, for all of the tenant.
     """
 
     database: Database
