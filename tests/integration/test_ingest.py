@@ -824,4 +824,4 @@ def begin(deployment: Deployment, key: str, message_id: str) -> None:
     assert version
     assert collection
     delivery = Delivery(message_id)
-    assert wiring.index_store().begin(location, collection, version, delivery, lease_seconds=600) == "begun"
+    assert wiring.index_store().begin(location, collection, version, delivery, lease_seconds=600) == "new"

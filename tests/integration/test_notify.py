@@ -310,7 +310,7 @@ def killed(deployment: Deployment, key: str, message_id: str) -> str:
         assert collection
         given = {"lease_seconds": 600, "failure": "the last delivery did not end"}
         delivery = Delivery(message_id, 5, last=True)
-        assert wiring.index_store().begin(location, collection, version, delivery, **given) == "begun"
+        assert wiring.index_store().begin(location, collection, version, delivery, **given) == "new"
     return notification(location.object_key)
 
 

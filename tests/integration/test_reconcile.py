@@ -292,7 +292,7 @@ def abandoned(deployment: Deployment) -> None:
         collection = store.collection(place, create=True)
         assert collection is not None
         found = ObjectVersion(version, "etag", 7)
-        assert store.begin(place, collection, found, Delivery("lost"), lease_seconds=600) == "begun"
+        assert store.begin(place, collection, found, Delivery("lost"), lease_seconds=600) == "new"
 
 
 def sweep(deployment: Deployment, inbox: Inbox, *, after: timedelta) -> tuple[int, int]:

@@ -199,6 +199,18 @@ def test_the_same_version_is_not_begun_twice_once_it_is_ready(world: World) -> N
     assert begun == ["settled", "begun"]
 
 
+def test_a_document_is_new_until_a_version_of_it_was_begun(world: World) -> None:
+    location = world.place("later.txt")
+    collection = world.index.collection(location, create=True)
+    assert collection is not None
+    world.index.announce(collection, [location])
+    begun = [
+        world.index.begin(location, collection, ObjectVersion(name, "etag", 1), Delivery("m"), lease_seconds=600)
+        for name in ("v1", "v1", "v2")
+    ]
+    assert begun == ["new", "busy", "begun"]
+
+
 def test_vectors_of_a_cut_short_attempt_are_found_again_and_leave_with_the_document(world: World) -> None:
     location = world.put("book.txt", "page one")
     collection = world.index.collection(location, create=False)

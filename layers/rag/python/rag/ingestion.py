@@ -300,6 +300,7 @@ def _index(
             collection,
             version,
             attempt,
+            is_new=begun == "new",
             bucket=bucket,
             parser=parser,
             embedder=embedder,
@@ -335,6 +336,7 @@ def _build(
     version: ObjectVersion,
     attempt: Ingestion,
     *,
+    is_new: bool,
     bucket: Bucket,
     parser: Parser,
     embedder: Embedder,
@@ -388,6 +390,7 @@ def _build(
             version,
             chunks,
             effort,
+            is_new=is_new,
             embedder=embedder,
             store=store,
             limits=limits,
@@ -487,6 +490,7 @@ def _embed(
     chunks: Sequence[Chunk],
     effort: Effort,
     *,
+    is_new: bool,
     embedder: Embedder,
     store: Store,
     limits: Limits,
@@ -494,7 +498,7 @@ def _embed(
 ) -> tuple[dict[bytes, Vector], int]:
     """Content hash → vector for every chunk, and how many of them had to be embedded now."""
     every = {chunk.content_hash: chunk.text for chunk in chunks}
-    vectors = store.known_embeddings(location, collection, list(every))
+    vectors = {} if is_new else store.known_embeddings(location, collection, list(every))
     texts = {content_hash: text for content_hash, text in every.items() if content_hash not in vectors}
     batches = list(_batches(texts, limits.batch_size))
     for number, batch in enumerate(batches, start=1):

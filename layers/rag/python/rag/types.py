@@ -19,7 +19,7 @@ Style = Literal["short", "detailed", "summary"]
 Speaker = Literal["user", "assistant"]
 Status = Literal["uploaded", "processing", "ready", "failed"]
 # What beginning with a document comes to (rag/store/index.py).
-Begun = Literal["begun", "settled", "duplicate", "busy"]
+Begun = Literal["new", "begun", "settled", "duplicate", "busy"]
 # How a key of the index differs from the bucket: not there, another version, there without an object.
 Direction = Literal["missing", "outdated", "orphaned", "misdescribed"]
 DIRECTIONS: tuple[str, ...] = get_args(Direction)

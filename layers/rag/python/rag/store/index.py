@@ -83,9 +83,10 @@ class IndexStore:
     ) -> Begun:
         """Mark the document as being processed, or as given up with this reason; chunks of the version before stay.
 
-        Who is `allowed` may see a new one; of others that is said when they are described. Nothing changes when this
-        very version is `settled` (ready, failed for a reason of its own, or erased), or when another run has it for so
-        many seconds: `duplicate` of another message, `busy` with the same one.
+        `new` is one of which no version was begun before, so that none of its chunks can be known. Who is `allowed` may
+        see a new one; of others that is said when they are described. Nothing changes when this very version is
+        `settled` (ready, failed for a reason of its own, or erased), or when another run has it for so many seconds:
+        `duplicate` of another message, `busy` with the same one.
         """
 
         def work(transaction: Transaction) -> Begun:
@@ -106,7 +107,7 @@ class IndexStore:
                 delivery=delivery.number,
                 place=location.collection,
                 modified_at=version.modified_at,
-            ) or [("busy",)]
+            )
             return cast("Begun", begun)
 
         return self.database.write(Scope(location.tenant_id), work)
