@@ -4,6 +4,5 @@ LEXEME_COUNTS = """(
     select collection_id, lexeme, document_frequency
     from lexeme_blocks, unnest(lexemes, document_frequencies) as block (lexeme, document_frequency)
     union all
-    select collection_id, split_part(pair, ':', 1)::int, split_part(pair, ':', 2)::float::int
-    from lexeme_changes, unnest(string_to_array(trim(both '{}' from split_part(changes::text, '/', 1)), ',')) as pair
+    select collection_id, lexeme, count from lexeme_changes, unnest(lexemes, counts) as changes (lexeme, count)
 ) as lexeme_counts"""

@@ -221,6 +221,30 @@ def test_the_owner_makes_everything_itself_in_an_empty_database(fresh: Postgres,
         assert superuser.execute(owner.encode()).fetchall() == [("rag_owner",)]
 
 
+def test_changes_of_lexemes_that_were_sparse_vectors_become_arrays(fresh: Postgres, passwords: dict[str, str]) -> None:
+    every = sorted(files("rag").joinpath("sql/migrations").iterdir(), key=lambda file: file.name)
+    texts = {file.name: file.read_bytes() for file in every}
+    name = wiring.settings().database_url.rpartition("/")[2]
+    # As many as a row has room for.
+    kept = {lexeme: lexeme % 7 - 3 or 1 for lexeme in range(5, 905)}
+    sparse = "{" + ",".join(f"{lexeme}:{count}" for lexeme, count in kept.items()) + "}/1000000000"
+    with (
+        psycopg.connect(fresh.dsn("rag_owner", name, passwords[OWNER_SECRET]), autocommit=True) as owner,
+        psycopg.connect(fresh.dsn(database=name), autocommit=True) as superuser,
+    ):
+        for before in (file for file in texts if file < "0043"):
+            with owner.transaction():
+                owner.execute(texts[before])
+        superuser.execute("set session_replication_role = replica")
+        superuser.execute(
+            "insert into lexeme_changes (tenant_id, collection_id, changes) values (gen_random_uuid(), 1, %s)", [sparse]
+        )
+        with owner.transaction():
+            owner.execute(texts["0043_lexeme_change_arrays.sql"])
+        found = superuser.execute("select lexemes, counts from lexeme_changes").fetchall()
+    assert found == [(list(kept), list(kept.values()))]
+
+
 @pytest.mark.usefixtures("passwords")
 def test_a_pgvector_that_is_too_old_is_refused_before_anything_is_changed(fresh: Postgres) -> None:
     name = wiring.settings().database_url.rpartition("/")[2]

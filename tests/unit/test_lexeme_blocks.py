@@ -8,8 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as some
 
-from rag.store import binary
-from rag.store.statistics import LEXEMES_PER_BLOCK, Block, added, changed
+from rag.store.statistics import LEXEMES_PER_BLOCK, Block, changed
 
 LEXEMES = some.integers(1, 999_999_999)
 
@@ -32,19 +31,3 @@ def test_blocks_hold_the_sum_of_all_changes(rounds: list[dict[int, int]]) -> Non
 def test_a_block_that_nothing_changes_is_not_written() -> None:
     blocks = list(changed([], dict.fromkeys(range(1, 1000), 1)))
     assert [block.first for block in changed(blocks, {1: 0, 999: 1, 5000: 2})] == [blocks[-1].first]
-
-
-@given(some.dictionaries(LEXEMES, some.integers(-1000, 1000)))
-def test_a_sparse_vector_is_read_as_it_was_written(counts: dict[int, int]) -> None:
-    lexemes = sorted(counts)
-    values = [counts[lexeme] for lexeme in lexemes]
-    assert binary.lexeme_counts(binary.sparse_vector(lexemes, values)) == (lexemes, values)
-
-
-@given(some.lists(some.dictionaries(LEXEMES | some.integers(1, 50), some.integers(-5, 5), max_size=60), max_size=6))
-def test_changes_are_added_up_as_they_were_appended(rounds: list[dict[int, int]]) -> None:
-    every: Counter[int] = Counter()
-    for changes in rounds:
-        every.update(changes)
-    sparse = [binary.sparse_vector(sorted(one), [one[lexeme] for lexeme in sorted(one)]) for one in rounds]
-    assert added(sparse) == every

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Literal
 
 from rag.types import Candidate, Hit, Mode
@@ -47,16 +47,18 @@ def fuse(
     `depth` is how many chunks each leg put forward. Those that are among the first 50 of neither come after all others,
     so that a longer list begins like a shorter one.
     """
-    score = _scoring(mode, candidates)
-    scored = [(candidate, score(candidate)) for candidate in candidates]
+    scores = _scores(mode, candidates)
     if mode != "hybrid":
-        return _sorted(scored)
+        return _sorted(candidates, scores)
     if depth <= CANDIDATES_PER_LEG:
-        return _sorted(_seconded(scored))
+        return _sorted(candidates, _seconded(candidates, scores))
     near = _near(candidates)
-    fused = _sorted(_seconded([pair for pair in scored if pair[0].chunk_id in near]))
+    leads = [candidate.chunk_id in near for candidate in candidates]
+    follows = [not leading for leading in leads]
+    ahead = list(compress(candidates, leads))
+    fused = _sorted(ahead, _seconded(ahead, list(compress(scores, leads))))
     last = fused[-1][1] if fused else 0.0
-    behind = _sorted([pair for pair in scored if pair[0].chunk_id not in near])
+    behind = _sorted(list(compress(candidates, follows)), list(compress(scores, follows)))
     return [*fused, *((candidate, min(score, last)) for candidate, score in behind)]
 
 
@@ -74,7 +76,7 @@ def reciprocal(
     def score(chunk: uuid.UUID) -> float:
         return _unit(sum(1 / (_RRF_K + leg[chunk]) for leg in legs if chunk in leg) / most)
 
-    return _sorted((candidate, score(candidate.chunk_id)) for candidate in candidates)
+    return _sorted(candidates, [score(candidate.chunk_id) for candidate in candidates])
 
 
 def leg_ranks(
@@ -121,32 +123,49 @@ def _near(candidates: Sequence[Candidate]) -> set[uuid.UUID]:
     return {chunk for leg in legs.values() if leg for chunk in leg}
 
 
-def _scoring(mode: Mode, candidates: Sequence[Candidate]) -> Callable[[Candidate], float]:
-    best, second = ([*heapq.nlargest(2, (candidate.bm25 for candidate in candidates)), 0.0, 0.0])[:2]
-
+# Lists and not calls for each candidate: a question has a hundred.
+def _scores(mode: Mode, candidates: Sequence[Candidate]) -> list[float]:
     if mode == "dense":
-        return lambda candidate: _unit(candidate.cosine)
+        return [_unit(candidate.cosine) for candidate in candidates]
+    found = [candidate.bm25 for candidate in candidates]
+    best, second = [*sorted(found, reverse=True)[:2], 0.0, 0.0][:2]
     whole = best if best > 0 else 1.0
     if mode == "lexical":
-        return lambda candidate: candidate.bm25 / whole
+        return [bm25 / whole for bm25 in found]
     lead = 1 - second / best if best > 0 else 0.0
     dense = _DENSE_SHARE * (1 - _LEAD_COUNTS * lead)
-    return lambda candidate: dense * _unit(candidate.cosine) + (1 - dense) * (candidate.bm25 / whole)
+    lexical = 1 - dense
+    return [
+        dense * (cosine if 0.0 <= cosine <= 1.0 else _unit(cosine)) + lexical * (bm25 / whole)
+        for _, _, _, cosine, bm25 in candidates
+    ]
 
 
-def _seconded(scored: Sequence[tuple[Candidate, float]]) -> Iterator[tuple[Candidate, float]]:
-    # By their numbers: to hash an id is a call of Python, and there are hundreds.
-    scores: dict[int, list[float]] = {}
-    for candidate, score in scored:
-        scores.setdefault(candidate.document_id.int, []).append(score)
-    seconding = {document: sorted(those)[-2] if len(those) > 1 else 0.0 for document, those in scores.items()}
-    for candidate, score in scored:
-        yield candidate, (score + _SECOND_COUNTS * seconding[candidate.document_id.int]) / (1 + _SECOND_COUNTS)
+def _seconded(candidates: Sequence[Candidate], scores: Sequence[float]) -> list[float]:
+    """The scores, and to each what the second best chunk of its document adds."""
+    # By their numbers: to hash an id is a call of Python.
+    documents = [candidate.document_id.int for candidate in candidates]
+    best: dict[int, float] = {}
+    seconding: dict[int, float] = {}
+    for document, score in zip(documents, scores, strict=True):
+        known = best.get(document)
+        if known is None:
+            best[document] = score
+        else:
+            best[document] = max(known, score)
+            seconding[document] = max(seconding.get(document, 0.0), min(known, score))
+    second = seconding.get
+    return [
+        (score + _SECOND_COUNTS * second(document, 0.0)) / (1 + _SECOND_COUNTS)
+        for document, score in zip(documents, scores, strict=True)
+    ]
 
 
-def _sorted(scored: Iterable[tuple[Candidate, float]]) -> list[tuple[Candidate, float]]:
+def _sorted(candidates: Sequence[Candidate], scores: Sequence[float]) -> list[tuple[Candidate, float]]:
     # Tuples that compare as they are: no key is computed for each.
-    ordered = sorted([(-score, -one.cosine, -one.bm25, one.chunk_id, one) for one, score in scored])
+    ordered = sorted(
+        [(-score, -one.cosine, -one.bm25, one.chunk_id, one) for one, score in zip(candidates, scores, strict=True)]
+    )
     return [(candidate, -negated) for negated, _, _, _, candidate in ordered]
 
 

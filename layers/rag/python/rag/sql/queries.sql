@@ -434,10 +434,10 @@ where tenant_id = %(tenant)s and document_id = %(document)s
 
 -- change_lexemes --
 -- What a large document changes in the statistics, in rows that stay in their page: pending_chunks come, chunks go.
-insert into lexeme_changes (tenant_id, collection_id, changes)
-select %(tenant)s, %(collection)s, ('{' || string_agg(lexeme || ':' || change, ',' order by lexeme) || '}/1000000000')::sparsevec
+insert into lexeme_changes (tenant_id, collection_id, lexemes, counts)
+select %(tenant)s, %(collection)s, array_agg(lexeme order by lexeme), array_agg(change order by lexeme)
 from (
-  select lexeme, sum(change) as change, (row_number() over (order by lexeme) - 1) / %(lexemes_per_row)s as part
+  select lexeme, sum(change)::int as change, (row_number() over (order by lexeme) - 1) / %(lexemes_per_row)s as part
   from (
     select unnest(lexemes) as lexeme, 1 as change from pending_chunks where tenant_id = %(tenant)s and document_id = %(document)s
     union all
@@ -486,8 +486,8 @@ update collections set generation = generation + 1 where tenant_id = %(tenant)s 
 -- record_ingestion --
 -- With what it changed in the statistics, and the collection's next generation.
 select r.* from record_ingestion(
-  %(tenant)s, %(document)s, %(collection)s, %(changes)s::sparsevec[], %(document_change)s, %(chunk_change)s, %(lexeme_change)s,
-  %(place)s, %(modified_at)s
+  %(tenant)s, %(document)s, %(collection)s, %(lexemes)s::int[], %(counts)s::int[], %(begins)s::int[], %(ends)s::int[],
+  %(document_change)s, %(chunk_change)s, %(lexeme_change)s, %(place)s, %(modified_at)s
 ) r, {attempt_of_document}
 
 -- unrolled_statistics --
@@ -498,7 +498,13 @@ select * from unrolled_statistics(%(tenant)s, %(collection)s)
 select pg_try_advisory_xact_lock(hashtextextended('roll up ' || %(collection)s::text, 0))
 
 -- take_lexeme_changes --
-delete from lexeme_changes where tenant_id = %(tenant)s and collection_id = %(collection)s returning changes
+-- Added up, in the order of the lexemes.
+with taken as (
+  delete from lexeme_changes where tenant_id = %(tenant)s and collection_id = %(collection)s returning lexemes, counts
+)
+select lexeme, sum(count)::int from taken, unnest(lexemes, counts) as each (lexeme, count)
+group by lexeme having sum(count) <> 0
+order by lexeme
 
 -- lexeme_blocks --
 select first, lexemes, document_frequencies from lexeme_blocks

@@ -28,8 +28,8 @@ from rag.types import (
 )
 
 # Rows of statistics a collection may gather before they are added up: a question looks into each.
-ROLL_UP_ROWS = 16
-ROLL_UP_BYTES = 200_000
+ROLL_UP_ROWS = 64
+ROLL_UP_BYTES = 1_000_000
 
 # Of a document that is not itself to blame: a later delivery may still make it ready.
 GIVEN_UP: FailureCode = "INTERNAL"
@@ -131,7 +131,7 @@ class IndexStore:
                 "known_embeddings",
                 document=location.document_id,
                 space=collection.space_id,
-                content_hashes=list(content_hashes),
+                content_hashes=binary.bytes_as_text(content_hashes),
             )
             return {content_hash: binary.vector(halves) for content_hash, halves in rows}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,9 @@ HYBRID_EF_SEARCH = 80
 
 REMEMBERED_LANGUAGES = 10_000
 
-# The columns of a row that say what a candidate is.
+# The columns of a row that say what a candidate is; `Candidate._make` is a call of Python for each.
 _CANDIDATE = itemgetter(slice(1, 6))
+_MADE = partial(tuple.__new__, Candidate)
 
 # (candidates, what else their snapshot can tell) → the best of them with their scores, best first.
 Ranking = Callable[[Sequence[Candidate], "Snapshot"], Sequence[tuple[Candidate, float]]]
@@ -106,7 +108,7 @@ class SearchStore:
         if len(self._languages) >= REMEMBERED_LANGUAGES:
             self._languages.clear()
         self._languages[name] = collection.language
-        candidates = list(map(Candidate._make, map(_CANDIDATE, rows)))
+        candidates = list(map(_MADE, map(_CANDIDATE, rows)))
         if not counts and len(rows) == shown < wanted.depth and _repeated(candidates):
             raise _UnreadError
         snapshot = Snapshot(transaction, wanted, collection, head["question"], rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
@@ -25,8 +25,7 @@ class Block(NamedTuple):
 
 def add_up(transaction: Transaction, collection: Collection) -> None:
     """Add what has been appended to the blocks, which changes no sum."""
-    rows = transaction.rows("take_lexeme_changes", binary=True, collection=collection.id)
-    changes = added(sparse for (sparse,) in rows)
+    changes: dict[int, int] = dict(transaction.rows("take_lexeme_changes", binary=True, collection=collection.id))
     rows = transaction.rows("lexeme_blocks", binary=True, collection=collection.id)
     put = list(changed([Block(*row) for row in rows], changes))
     if put:
@@ -40,16 +39,6 @@ def add_up(transaction: Transaction, collection: Collection) -> None:
             lexemes=binary.integers(chain.from_iterable(block.lexemes for block in put)),
             frequencies=binary.integers(chain.from_iterable(block.frequencies for block in put)),
         )
-
-
-def added(changes: Iterable[bytes]) -> dict[int, int]:
-    """The sum of sparse vectors."""
-    sums: dict[int, int] = {}
-    known = sums.get
-    for lexemes, counts in map(binary.lexeme_counts, changes):
-        for lexeme, count in zip(lexemes, counts, strict=True):
-            sums[lexeme] = known(lexeme, 0) + count
-    return sums
 
 
 def changed(blocks: Sequence[Block], changes: Mapping[int, int]) -> Iterator[Block]:

@@ -181,12 +181,15 @@ def record(
     OvertakenError when the version that was `modified_at` then must not be indexed, or not with these weights, unless
     its chunks will be `reweighed`.
     """
-    _, sparsevec = transaction.vector_types()
+    lexemes, counts, ends = _changes(before.frequencies, after.frequencies)
     # Last, because every ingest of the collection waits for its row until the commit.
     [(average_length, erased)] = transaction.rows(
         "record_ingestion",
         **attempt(location, collection, ingestion),
-        changes=binary.column(sparsevec, _changes(before.frequencies, after.frequencies)),
+        lexemes=binary.integers(lexemes),
+        counts=binary.integers(counts),
+        begins=binary.integers([1, *(end + 1 for end in ends[:-1])][: len(ends)]),
+        ends=binary.integers(ends),
         document_change=(after.chunk_count > 0) - (before.chunk_count > 0),
         chunk_change=after.chunk_count - before.chunk_count,
         lexeme_change=after.lexeme_count - before.lexeme_count,
@@ -220,14 +223,16 @@ def attempt(location: Location, collection: Collection, ingestion: Ingestion) ->
     }
 
 
-def _changes(before: Counter[int], after: Counter[int]) -> Iterator[bytes]:
+def _changes(before: Counter[int], after: Counter[int]) -> tuple[list[int], list[int], list[int]]:
+    """The lexemes whose frequencies change, in their order; by how much; and where each row of them ends."""
     changes = after
     if before:
         changes = Counter(after)
         changes.subtract(before)
-    lexemes = sorted(lexeme for lexeme, change in changes.items() if change)
-    for some in parts(lexemes, LEXEMES_PER_ROW):
-        yield binary.sparse_vector(some, map(changes.__getitem__, some))
+        changes = Counter({lexeme: change for lexeme, change in changes.items() if change})
+    lexemes = sorted(changes)
+    ends = [*range(LEXEMES_PER_ROW, len(lexemes), LEXEMES_PER_ROW), len(lexemes)] if lexemes else []
+    return lexemes, list(map(changes.__getitem__, lexemes)), ends
 
 
 def parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
