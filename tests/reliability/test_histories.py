@@ -361,6 +361,20 @@ class Document(RuleBasedStateMachine):
 
 
 @pytest.mark.faults_fast
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", range(14))
+def test_whoever_is_overtaken_while_a_large_document_is_staged_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: int, *, after: bool
+) -> None:
+    monkeypatch.setattr(Document, "world", world, raising=False)
+    document = Document()
+    document.begin()
+    document.put(paragraphs=3, lost=False)
+    document.deliver_badly(fault="overtaken", step=step, after=after)
+    document.teardown()
+
+
+@pytest.mark.faults_fast
 def test_a_hundred_histories_end_as_the_bucket_is(world: World, seed: int, record_fault: Any) -> None:
     live(world, seed, histories=100, record_fault=record_fault)
 

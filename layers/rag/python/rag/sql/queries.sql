@@ -353,14 +353,18 @@ where d.tenant_id = %(tenant)s and d.id = %(document)s
 for share of d
 on conflict do nothing
 
+-- lock_unsettled --
+-- Whether a document is still to become this version; it does not end, nor another version begin, before the transaction ends.
+select true from documents
+where tenant_id = %(tenant)s and id = %(document)s and version_id = %(version)s
+  and (status in ('uploaded', 'processing') or error_code in ('INTERNAL', 'STUCK', 'BUDGET', 'OUT_OF_MEMORY', 'DISK_FULL'))
+for share
+
 -- drop_pending --
 delete from pending_documents where tenant_id = %(tenant)s and document_id = %(document)s
 
 -- begin_pending --
--- Nothing of a document that was deleted meanwhile.
-insert into pending_documents (tenant_id, document_id, version_id)
-select %(tenant)s, id, %(version)s from documents where tenant_id = %(tenant)s and id = %(document)s
-for key share
+insert into pending_documents (tenant_id, document_id, version_id) values (%(tenant)s, %(document)s, %(version)s)
 on conflict do nothing
 
 -- stage_chunks --

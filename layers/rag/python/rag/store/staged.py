@@ -64,11 +64,16 @@ class StagingStore:
         self.index.database.write(Scope(location.tenant_id), work)
 
     def begin(self, location: Location, version: ObjectVersion) -> None:
-        """Start with nothing, whatever there was of this version or another one; not at all without a document."""
+        """Start with nothing, whatever there was of this version or another one.
+
+        Not at all where the document has gone or ended meanwhile, or another version has begun.
+        """
 
         def work(transaction: Transaction) -> None:
-            transaction.run("drop_pending", document=location.document_id)
-            transaction.run("begin_pending", document=location.document_id, version=version.version_id)
+            named = {"document": location.document_id, "version": version.version_id}
+            if transaction.first_rows("lock_unsettled", **named):
+                transaction.run("drop_pending", document=location.document_id)
+                transaction.run("begin_pending", **named)
 
         self.index.database.write(Scope(location.tenant_id), work)
 
