@@ -139,7 +139,7 @@ def test_a_worker_frozen_in_its_transaction_keeps_its_lock_for_thirty_seconds_at
         frozen = threading.Event()
 
         def watch(edge: Any) -> bool:
-            if b"with gone as" in edge.data and not frozen.is_set():
+            if b"finish_document(" in edge.data and not frozen.is_set():
                 delivery.send(signal.SIGSTOP)
                 frozen.set()
             return True
