@@ -90,6 +90,8 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Recorded]]:
             "AWS_SECRET_ACCESS_KEY": "secret",
         }.items():
             monkeypatch.setenv(name, value)
+        # It keeps the credentials that it found first, for the tests after this one too.
+        monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
         yield Here
         server.shutdown()
         thread.join()

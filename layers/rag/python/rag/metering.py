@@ -159,9 +159,8 @@ class Metered:
             if call.tokens == 0 and (done or call.unfinished):  # the model does not say
                 call.prompt_tokens, call.completion_tokens = most.prompt_tokens, most.completion_tokens
             self.used.add(call)
-            with suppress(
-                UnavailableError
-            ):  # what was paid for is not thrown away; the estimate stays, if there is one
+            # What was paid for is not thrown away; the estimate stays, if there is one.
+            with suppress(UnavailableError):
                 self._ledger.settle(
                     Settlement(
                         *self._payer,

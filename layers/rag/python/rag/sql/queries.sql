@@ -323,7 +323,7 @@ insert into pending_embeddings (tenant_id, document_id, space_id, content_hash, 
 select %(tenant)s, d.id, %(space)s, given.content_hash, given.embedding
 from documents d, unnest(%(content_hashes)s::bytea[], %(embeddings)s::vector[]) as given (content_hash, embedding)
 where d.tenant_id = %(tenant)s and d.id = %(document)s
-  and (d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK', 'BUDGET', 'OUT_OF_MEMORY', 'DISK_FULL'))
+  and {unsettled}
 for share of d
 on conflict do nothing
 
@@ -349,16 +349,19 @@ where tenant_id = %(tenant)s and document_id = %(document)s and content_hash = %
 insert into recognised_pages (tenant_id, document_id, content_hash, page, content)
 select %(tenant)s, d.id, %(content_hash)s, %(page)s, %(content)s from documents d
 where d.tenant_id = %(tenant)s and d.id = %(document)s
-  and (d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK', 'BUDGET', 'OUT_OF_MEMORY', 'DISK_FULL'))
+  and {unsettled}
 for share of d
 on conflict do nothing
 
 -- lock_unsettled --
 -- Whether a document is still to become this version; it does not end, nor another version begin, before the transaction ends.
-select true from documents
-where tenant_id = %(tenant)s and id = %(document)s and version_id = %(version)s
-  and (status in ('uploaded', 'processing') or error_code in ('INTERNAL', 'STUCK', 'BUDGET', 'OUT_OF_MEMORY', 'DISK_FULL'))
+select true from documents d
+where d.tenant_id = %(tenant)s and d.id = %(document)s and d.version_id = %(version)s and {unsettled}
 for share
+
+-- unsettled --
+-- Part of the statements here, of a document `d`: a later delivery may still make it ready.
+(d.status in ('uploaded', 'processing') or d.error_code in ('INTERNAL', 'STUCK', 'BUDGET', 'OUT_OF_MEMORY', 'DISK_FULL'))
 
 -- drop_pending --
 delete from pending_documents where tenant_id = %(tenant)s and document_id = %(document)s
