@@ -19,11 +19,13 @@ from psycopg.types.json import Jsonb
 
 from rag import lexical
 from rag.migrations import ensure_space
-from rag.store import statistics
 from rag.store.access import TenantStore
 from rag.store.collections import DEFAULT_COLLECTION
 from rag.store.database import Database, connect
+from rag.store.index import LEXEMES_PER_BLOCK
 from rag.store.search import sparse
+from rag.store.statements import statement
+from rag.store.writing import LEXEMES_PER_ROW, parts
 from rag.types import EmbeddingSpace
 from tests.benchmarks.store.corpus import FIELD, LANGUAGE, TAG
 from tests.benchmarks.store.product import MODEL
@@ -54,7 +56,7 @@ _FORGET = (
     "delete from collection_statistics where collection_id = %s",
 )
 _LEXEMES = """
-    copy lexeme_blocks (tenant_id, collection_id, first, lexemes, document_frequencies) from stdin (format binary)
+    copy lexeme_changes (tenant_id, collection_id, lexemes, counts) from stdin (format binary)
 """
 _COUNTS = """
     insert into collection_statistics (tenant_id, collection_id, document_count, chunk_count, lexeme_count)
@@ -152,19 +154,31 @@ class Bulk:
 
     def _count(self, place: Place) -> None:
         with self.connection.transaction():
-            for statement in _FORGET:
-                self.connection.execute(statement, [place.collection])
+            for forget in _FORGET:
+                self.connection.execute(forget, [place.collection])
             key = place.tenant, place.collection
             self._copy(
                 _LEXEMES,
-                "uuid int8 int4 int4[] int4[]",
-                ((*key, *block) for block in statistics.changed([], place.frequencies)),
+                "uuid int8 int4[] int4[]",
+                (
+                    (*key, *map(list, zip(*some, strict=True)))
+                    for some in parts(sorted(place.frequencies.items()), LEXEMES_PER_ROW)
+                ),
+            )
+            self.connection.execute(
+                statement("add_up_lexemes"),
+                {
+                    "tenant": place.tenant,
+                    "collection": place.collection,
+                    "most": len(place.frequencies),
+                    "lexemes_per_block": LEXEMES_PER_BLOCK,
+                },
             )
             counts = place.document_count, place.chunk_count, place.lexeme_count
             self.connection.execute(_COUNTS, (*key, *counts))
 
-    def _copy(self, statement: str, types: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        with self.connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+    def _copy(self, into: str, types: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        with self.connection.cursor() as cursor, cursor.copy(into.encode()) as copy:
             copy.set_types(types.split())
             for row in rows:
                 copy.write_row(row)

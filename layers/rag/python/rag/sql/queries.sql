@@ -501,30 +501,82 @@ select r.* from record_ingestion(
 select * from unrolled_statistics(%(tenant)s, %(collection)s)
 
 -- lock_roll_up --
--- One at a time per collection; whoever comes second has nothing to do.
-select pg_try_advisory_xact_lock(hashtextextended('roll up ' || %(collection)s::text, 0))
+-- One at a time per collection; whoever comes second has nothing to do. By its plan the statement that follows would be worth compiling, which
+-- takes longer than it runs.
+select pg_try_advisory_xact_lock(hashtextextended('roll up ' || %(collection)s::text, 0)), set_config('jit', 'off', true)
 
--- take_lexeme_changes --
--- Added up, in the order of the lexemes.
-with taken as (
-  delete from lexeme_changes where tenant_id = %(tenant)s and collection_id = %(collection)s returning lexemes, counts
+-- add_up_lexemes --
+-- So many rows of what ingests changed, the oldest ones, into the blocks of their lexemes, which changes no sum; how many rows there were. No other
+-- block is read. One that outgrows its row becomes several that are half full. Nothing of it is held by the client, however large a vocabulary is.
+with recursive taken as (
+  delete from lexeme_changes
+  where tenant_id = %(tenant)s and collection_id = %(collection)s and id = any(array(
+    select id from lexeme_changes where tenant_id = %(tenant)s and collection_id = %(collection)s order by id limit %(most)s
+  ))
+  returning lexemes, counts
+), changes as (
+  select lexeme, sum(count)::int as change from (select unnest(lexemes), unnest(counts) from taken) as each (lexeme, count)
+  group by lexeme having sum(count) <> 0
+), changed as (
+  select array_agg(lexeme order by lexeme) as ordered, array_agg(change order by lexeme) as changes from changes
+), touched (begins, ends, first) as (
+  -- From block to block, each with the changes before the next one's first lexeme.
+  select 1, 0, 0
+  union all
+  select ends + 1,
+    coalesce(
+      (
+        select width_bucket(b.first - 1, ordered) from lexeme_blocks b
+        where b.tenant_id = %(tenant)s and b.collection_id = %(collection)s and b.first > ordered[ends + 1]
+        order by b.first
+        limit 1
+      ),
+      cardinality(ordered)
+    ),
+    coalesce(
+      (
+        select b.first from lexeme_blocks b
+        where b.tenant_id = %(tenant)s and b.collection_id = %(collection)s and b.first <= ordered[ends + 1]
+        order by b.first desc
+        limit 1
+      ),
+      0
+    )
+  from touched, changed where ends < cardinality(ordered)
+), added as (
+  select touched.first, summed.lexemes, summed.document_frequencies
+  from touched cross join changed
+  left join lateral (
+    select b.lexemes, b.document_frequencies from lexeme_blocks b
+    where b.tenant_id = %(tenant)s and b.collection_id = %(collection)s and b.first = touched.first
+    limit 1
+  ) as kept on true
+  cross join lateral (
+    select coalesce(array_agg(lexeme order by lexeme), '{}') as lexemes,
+      coalesce(array_agg(document_frequency order by lexeme), '{}') as document_frequencies
+    from (
+      select lexeme, sum(count)::int as document_frequency
+      from (
+        select unnest(kept.lexemes), unnest(kept.document_frequencies)
+        union all select unnest(changed.ordered[begins : ends]), unnest(changed.changes[begins : ends])
+      ) as each (lexeme, count)
+      group by lexeme having sum(count) <> 0
+    ) as counted
+  ) as summed
+  where begins <= ends
+), put as (
+  insert into lexeme_blocks as kept (tenant_id, collection_id, first, lexemes, document_frequencies)
+  select %(tenant)s, %(collection)s, case start when 1 then first else lexemes[start] end,
+    lexemes[start : start + size - 1], document_frequencies[start : start + size - 1]
+  from added,
+    lateral (
+      select case when cardinality(lexemes) <= %(lexemes_per_block)s then %(lexemes_per_block)s else %(lexemes_per_block)s / 2 end as size
+    ) as sized,
+    generate_series(1, greatest(cardinality(lexemes), 1), size) as start
+  on conflict (tenant_id, collection_id, first) do update
+  set lexemes = excluded.lexemes, document_frequencies = excluded.document_frequencies
 )
-select lexeme, sum(count)::int from taken, unnest(lexemes, counts) as each (lexeme, count)
-group by lexeme having sum(count) <> 0
-order by lexeme
-
--- lexeme_blocks --
-select first, lexemes, document_frequencies from lexeme_blocks
-where tenant_id = %(tenant)s and collection_id = %(collection)s
-order by first
-
--- put_lexeme_blocks --
--- All their lexemes are one array, as are their frequencies: a block has those from `begins` to `ends`.
-insert into lexeme_blocks as kept (tenant_id, collection_id, first, lexemes, document_frequencies)
-select %(tenant)s, %(collection)s, first, (%(lexemes)s::int[])[begins : ends], (%(frequencies)s::int[])[begins : ends]
-from unnest(%(firsts)s::int[], %(begins)s::int[], %(ends)s::int[]) as given (first, begins, ends)
-on conflict (tenant_id, collection_id, first) do update
-set lexemes = excluded.lexemes, document_frequencies = excluded.document_frequencies
+select count(*) from taken
 
 -- roll_up_chunks --
 with taken as (
