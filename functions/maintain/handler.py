@@ -23,7 +23,7 @@ metrics = telemetry.metrics()
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (whatever woke it, there is one thing to do)
-    """Return the indexes that were made and dropped, and how many chunks were weighed anew and audit rows dropped.
+    """Return the indexes that were made and dropped, and how much of what else it looks after was changed.
 
     None when another run is at work, or nothing is to be done. Each job gets its turn whatever becomes of the others.
     """
@@ -31,20 +31,24 @@ def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (whate
     deadline = wiring.until_the_end(context, margin_seconds=0)
     changes: list[Change] = []
     dropped: list[int] = []
+    added_up: list[int] = []
     with ExitStack() as jobs:
         jobs.callback(lambda: dropped.append(wiring.audit_retention().run(deadline)))
         jobs.callback(lambda: changes.extend(wiring.index_maintenance().run(deadline)))
         jobs.callback(lambda: wiring.conversation_store().drop_expired())
         jobs.callback(lambda: wiring.idempotency_store().drop_expired())
+        jobs.callback(lambda: added_up.append(wiring.statistics_maintenance().run(deadline)))
         # Half of the time: an index is only begun with enough of it left.
         weighed = wiring.weight_maintenance().run(Deadline.after(deadline.remaining() / 2))
     for change in changes:
         logger.info("index changed", index=change.name, action=change.action)
     metrics.add_metric("IndexesChanged", MetricUnit.Count, len(changes))
     metrics.add_metric("ChunksWeighedAnew", MetricUnit.Count, weighed)
+    metrics.add_metric("StatisticsAddedUp", MetricUnit.Count, sum(added_up))
     metrics.add_metric("AuditRowsDropped", MetricUnit.Count, sum(dropped))
     return {
         "changes": [change._asdict() for change in changes],
         "chunks_weighed": weighed,
+        "statistics_added_up": sum(added_up),
         "audit_rows_dropped": sum(dropped),
     }

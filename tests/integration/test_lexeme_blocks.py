@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from rag.migrations import ensure_space
-from rag.store import index, writing
+from rag.store import index, statistics, writing
 from rag.store.access import TenantStore
 from rag.store.database import Database
 from rag.store.index import IndexStore
@@ -87,8 +87,9 @@ class Counted:
 def collections(database: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Iterator[Counted]]:
     """New ones of one tenant, whose statistics are added up after every ingest, in small parts."""
     monkeypatch.setattr(writing, "LEXEMES_PER_ROW", PER_ROW)
-    for name, value in {"ROLL_UP_ROWS": 0, "ROWS_AT_ONCE": ROWS_AT_ONCE, "LEXEMES_PER_BLOCK": PER_BLOCK}.items():
-        monkeypatch.setattr(index, name, value)
+    monkeypatch.setattr(index, "ROLL_UP_ROWS", 0)
+    monkeypatch.setattr(statistics, "ROWS_AT_ONCE", ROWS_AT_ONCE)
+    monkeypatch.setattr(statistics, "LEXEMES_PER_BLOCK", PER_BLOCK)
     ensure_space(database.dsn("rag_owner"), SPACE)
     admin, ingest = (Database(database.url(role), lambda role=role: database.passwords[role]) for role in ROLES)
     store = IndexStore(ingest, SPACE)

@@ -12,6 +12,7 @@ from rag import wiring
 from rag.errors import UnavailableError
 from rag.store import search
 from tests.integration.deployment import BUCKET, Context, Deployment, notification, sample
+from tests.lexeme_counts import LEXEME_COUNTS
 from tests.scopes import ALL_OF
 
 WORDS = [f"{first}{second}" for first in "bcdfghklmnprst" for second in ("arol", "enit", "omun", "ulis")]
@@ -193,7 +194,12 @@ def short(deployment: Deployment) -> Deployment:
 
 def test_chunks_are_weighed_anew_where_the_average_length_has_drifted(short: Deployment) -> None:
     assert {average for *_, average in weights(short)} == {100}
-    assert run(short, threshold=1000) == {"changes": [], "chunks_weighed": 81, "audit_rows_dropped": 0}
+    assert run(short, threshold=1000) == {
+        "changes": [],
+        "chunks_weighed": 81,
+        "statistics_added_up": 1,
+        "audit_rows_dropped": 0,
+    }
     healed = weights(short)
     assert {average for *_, average in healed} == {5}
     with short.function("rag_ingest"):
@@ -211,6 +217,45 @@ def test_a_short_chunk_stands_before_a_long_one_that_says_the_same(short: Deploy
     assert body["hits"][-1]["key"] == "long.txt"
     first, *_, last = body["hits"]
     assert last["score"] < 0.6 * first["score"]
+
+
+def statistics_of(deployment: Deployment) -> Any:
+    """What the rows of statistics add up to."""
+    frequencies = (
+        f"select collection_id, lexeme, sum(document_frequency) from {LEXEME_COUNTS} group by 1, 2 order by 1, 2"
+    )
+    sizes = """
+        select collection_id, sum(document_count), sum(chunk_count), sum(lexeme_count)
+        from collection_statistics group by 1 order by 1
+    """
+    return superuser(deployment, frequencies), superuser(deployment, sizes)
+
+
+def rows_of_statistics(deployment: Deployment) -> Any:
+    counted = "select (select count(*) from lexeme_changes), (select count(*) from collection_statistics)"
+    return superuser(deployment, counted)[0]
+
+
+def test_what_the_last_ingests_left_of_statistics_is_added_up(deployment: Deployment) -> None:
+    fill(deployment)
+    deployment.put("0/0.md", f"{WORDS[0]} and nothing else")
+    deployment.put("few.md", "A collection of one document.", collection="few")
+    sums = statistics_of(deployment)
+    found = [hits(deployment, question) for question in QUESTIONS]
+    before = rows_of_statistics(deployment)
+    assert before[0] >= 5
+    assert before[1] == 6
+
+    with deployment.function("rag_owner"):
+        assert wiring.statistics_maintenance().run(Running(0.0)) == 0  # type: ignore[arg-type]
+    assert rows_of_statistics(deployment) == before
+
+    assert run(deployment, threshold=1000)["statistics_added_up"] == 1
+    # Of the other collection one row is no more than its sum would be.
+    assert rows_of_statistics(deployment) == (1, 2)
+    assert statistics_of(deployment) == sums
+    assert [hits(deployment, question) for question in QUESTIONS] == found
+    assert run(deployment, threshold=1000)["statistics_added_up"] == 0
 
 
 class Running:

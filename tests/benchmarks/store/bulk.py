@@ -22,9 +22,9 @@ from rag.migrations import ensure_space
 from rag.store.access import TenantStore
 from rag.store.collections import DEFAULT_COLLECTION
 from rag.store.database import Database, connect
-from rag.store.index import LEXEMES_PER_BLOCK
 from rag.store.search import sparse
 from rag.store.statements import statement
+from rag.store.statistics import LEXEMES_PER_BLOCK
 from rag.store.writing import LEXEMES_PER_ROW, parts
 from rag.types import EmbeddingSpace
 from tests.benchmarks.store.corpus import FIELD, LANGUAGE, TAG

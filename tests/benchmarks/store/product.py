@@ -23,6 +23,7 @@ from rag.store.database import Database
 from rag.store.index import IndexStore
 from rag.store.maintenance import IndexMaintenance
 from rag.store.search import SearchStore
+from rag.store.statistics import StatisticsMaintenance
 from rag.types import (
     Chunk,
     Collection,
@@ -78,6 +79,10 @@ class Product:
             memory_mib=Settings.from_environment({}).index_memory_mib,
         )
         made.run(Deadline.after(3600))
+        # The function maintain does both.
+        owner = Database(self._place.urls[OWNER], str)
+        StatisticsMaintenance(owner).run(Deadline.after(3600))
+        owner.close()
 
     def ask(self, kind: Kind, question: Question) -> Any:
         """As `searching.search` does once it has the vector."""

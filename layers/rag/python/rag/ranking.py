@@ -145,19 +145,17 @@ def _seconded(candidates: Sequence[Candidate], scores: Sequence[float]) -> list[
     """The scores, and to each what the second best chunk of its document adds."""
     # By their numbers: to hash an id is a call of Python.
     documents = [candidate.document_id.int for candidate in candidates]
-    best: dict[int, float] = {}
+    seen: set[int] = set()
     seconding: dict[int, float] = {}
-    for document, score in zip(documents, scores, strict=True):
-        known = best.get(document)
-        if known is None:
-            best[document] = score
-        else:
-            best[document] = max(known, score)
-            seconding[document] = max(seconding.get(document, 0.0), min(known, score))
-    second = seconding.get
+    for place in sorted(range(len(scores)), key=scores.__getitem__, reverse=True):
+        document = documents[place]
+        if document not in seen:
+            seen.add(document)
+        elif document not in seconding:
+            seconding[document] = scores[place]
     return [
-        (score + _SECOND_COUNTS * second(document, 0.0)) / (1 + _SECOND_COUNTS)
-        for document, score in zip(documents, scores, strict=True)
+        (score + _SECOND_COUNTS * second) / (1 + _SECOND_COUNTS)
+        for score, second in zip(scores, [seconding.get(document, 0.0) for document in documents], strict=True)
     ]
 
 

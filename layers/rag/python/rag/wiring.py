@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from rag.store.reconciliation import ReconciliationStore
     from rag.store.search import SearchStore
     from rag.store.staged import StagingStore
+    from rag.store.statistics import StatisticsMaintenance
     from rag.store.usage import UsageStore
     from rag.store.weights import WeightMaintenance
     from rag.throttling import Throttle
@@ -216,6 +217,13 @@ def weight_maintenance() -> WeightMaintenance:
     from rag.store.weights import WeightMaintenance  # noqa: PLC0415
 
     return WeightMaintenance(database())
+
+
+@cache
+def statistics_maintenance() -> StatisticsMaintenance:
+    from rag.store.statistics import StatisticsMaintenance  # noqa: PLC0415
+
+    return StatisticsMaintenance(database())
 
 
 @cache

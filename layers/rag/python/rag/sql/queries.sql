@@ -589,6 +589,9 @@ select %(tenant)s, %(collection)s, coalesce(sum(document_count), 0), coalesce(su
 -- collection_sizes --
 select tenant_id, collection_id, average_length, reweighing, chunk_count, lexeme_count from collection_sizes()
 
+-- statistics_left --
+select tenant_id, collection_id from collection_sizes() where statistics_rows > %(most)s
+
 -- set_average_length --
 -- An ingest that weighed with the one before finds out at its end, and begins again.
 update collections set average_length = %(average_length)s, reweighing = true

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from rag.errors import FailureCode
-from rag.store import binary, writing
+from rag.store import binary, statistics, writing
 from rag.store.collections import DEFAULT_LANGUAGE, create_collection, existing_collection, only_collection
 from rag.store.database import Database, Transaction
 from rag.types import (
@@ -30,10 +30,6 @@ from rag.types import (
 # Rows of statistics a collection may gather before they are added up: a question looks into each.
 ROLL_UP_ROWS = 64
 ROLL_UP_BYTES = 1_000_000
-# What is added up in one transaction: all there is but after large documents, whose vocabulary has no bound.
-ROWS_AT_ONCE = 200
-# Two rows of so many fit into a page: one, and its next version.
-LEXEMES_PER_BLOCK = 450
 
 # Of a document that is not itself to blame: a later delivery may still make it ready.
 GIVEN_UP: FailureCode = "INTERNAL"
@@ -288,18 +284,6 @@ class IndexStore:
             return added, rows > ROLL_UP_ROWS or size > ROLL_UP_BYTES, chunk_count
 
         added, many, chunk_count = self.database.write(Scope(location.tenant_id), counted)
-        while many:
-            many = self.database.write(Scope(location.tenant_id), lambda transaction: _roll_up(transaction, collection))
+        if many:
+            statistics.add_up(self.database, Scope(location.tenant_id), collection.id)
         return None if added is None else Growth(chunk_count - added, chunk_count)
-
-
-def _roll_up(transaction: Transaction, collection: Collection) -> bool:
-    """Whether there are likely more rows to be added up."""
-    [(alone, _)] = transaction.first_rows("lock_roll_up", collection=collection.id)
-    if not alone:
-        return False
-    [(taken,)] = transaction.rows(
-        "add_up_lexemes", collection=collection.id, most=ROWS_AT_ONCE, lexemes_per_block=LEXEMES_PER_BLOCK
-    )
-    transaction.last_rows("roll_up_chunks", collection=collection.id)
-    return bool(taken == ROWS_AT_ONCE)
