@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 API_ID = "local"
 STAGE = "local"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f]|[^\x00-\xff]")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 # What the gateway itself says about a response's framing.
 _FRAMING = {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
@@ -246,7 +247,7 @@ def _checked_value(value: Any) -> str:
     if not isinstance(value, str | int | float):
         raise MalformedResponseError(f"a header has the value {value!r}")
     text = str(value).strip()
-    if any(ord(character) < 32 or ord(character) in range(127, 160) or ord(character) > 255 for character in text):
+    if _FORBIDDEN.search(text):
         raise MalformedResponseError("a header has a character that HTTP forbids")
     return text
 
