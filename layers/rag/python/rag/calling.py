@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import lru_cache
 from typing import Any, get_args
 
 from rag.types import Caller, Role
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
+_NEVER_MISSING = ("tenant_id", "principal", "role", "collections", "groups", "email")
 # One of which nothing is said is as the deployment has it.
 _LIMITS = ("requests_per_minute", "tenant_requests_per_minute")
 _STRANGE = "this is not what the authorizer says of a caller"
@@ -34,25 +35,29 @@ def context(caller: Caller) -> dict[str, str]:
 def caller(told: Mapping[str, Any]) -> Caller:
     """Return who an integration's request context says it is; ValueError for what the authorizer never says."""
     try:
-        named = Caller(uuid.UUID(told["tenant_id"]), told["principal"], told["role"], email=told["email"] or None)
-        collections, groups = map(_names, _lists(told))
-        own, tenants = (_number(json.loads(told.get(name, "null"))) for name in _LIMITS)
-        found = replace(
-            named,
-            collections=collections,
-            groups=groups,
-            requests_per_minute=own,
-            tenant_requests_per_minute=tenants,
-        )
+        return _caller(*[told[name] for name in _NEVER_MISSING], *[told.get(name, "null") for name in _LIMITS])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(_STRANGE) from error
+
+
+# The same strings are the same caller, who mostly asks more than once.
+@lru_cache(maxsize=1_000)
+def _caller(
+    tenant_id: str, principal: str, role: str, collections: str, groups: str, email: str, own: str, tenants: str
+) -> Caller:
+    found = Caller(
+        uuid.UUID(tenant_id),
+        principal,
+        role,  # type: ignore[arg-type]  # which is looked at below
+        _names(json.loads(collections)),
+        _names(json.loads(groups)),
+        email or None,
+        _number(json.loads(own)),
+        _number(json.loads(tenants)),
+    )
     if found.role not in ROLES or found.groups is None:
         raise ValueError(_STRANGE)
     return found
-
-
-def _lists(told: Mapping[str, Any]) -> tuple[Any, Any]:
-    return json.loads(told["collections"]), json.loads(told["groups"])
 
 
 def _names(value: Any) -> Any:

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag.errors import BudgetError, NotFoundError
@@ -88,7 +89,7 @@ class UsageStore:
                 prompt_tokens=prompt_tokens,
                 completion_tokens=completion_tokens,
                 usd=self._usd(model, prompt_tokens, completion_tokens),
-                **asdict(self.budgets),
+                **_named(self.budgets),
             )
 
         rows = self.database.by_statement(Scope(tenant_id), work)
@@ -135,7 +136,7 @@ class UsageStore:
 
     def settling(self, settlement: Settlement) -> dict[str, Any]:
         """Return a settlement at this deployment's prices, as statements take it that settle."""
-        return asdict(self.budgets) | {
+        return _named(self.budgets) | {
             "payer": settlement.principal,
             "model": settlement.model,
             "day": settlement.day,
@@ -152,7 +153,7 @@ class UsageStore:
 
         def work(transaction: Transaction) -> UsageReport:
             today, month = (Spent(*row[1:]) for row in transaction.rows("usage_so_far", principal=whose))
-            budgets = transaction.rows("budgets", principal=principal, **asdict(self.budgets))
+            budgets = transaction.rows("budgets", principal=principal, **_named(self.budgets))
             rows = transaction.rows(
                 "usage",
                 principal=whose,
@@ -190,6 +191,12 @@ class UsageStore:
 
     def _usd(self, model: str, prompt_tokens: int, completion_tokens: int) -> Decimal:
         return self.prices.get(model, _FREE).usd(prompt_tokens, completion_tokens)
+
+
+@cache
+def _named(budgets: Budgets) -> dict[str, Any]:
+    """As parameters; `asdict` takes its time, and they are as they are."""
+    return asdict(budgets)
 
 
 def _keep(remembered: OrderedDict[K, V], key: K, value: V) -> None:
