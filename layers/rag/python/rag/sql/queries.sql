@@ -921,7 +921,7 @@ select case when {audit_row} then settle_usage(%(tenant)s, {settlement}) end
 -- Part of the statements here.
 write_audit(
   (array[{scope}, case when %(hurried)s then {unwaited} end])[1]::uuid, %(id)s, %(principal)s, %(role)s, %(action)s, %(outcome)s, %(request_id)s,
-  %(address)s::inet, %(details)s::jsonb, %(documents)s::uuid[], %(positions)s::int[]
+  %(address)s::inet, %(details)s::jsonb, %(documents)s::uuid[], %(places)s::text[]
 )
 
 -- write_administration --

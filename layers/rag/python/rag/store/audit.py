@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag.auditing import AuditQuery, Entry, Record, Shown
+from rag.store.binary import UUID, column, texts
 from rag.types import Scope
 
 if TYPE_CHECKING:
@@ -33,16 +34,14 @@ class AuditStore:
         Return what was told of the caller's budgets (`UsageStore.settled`): None where nothing was settled.
         UnavailableError when the database does not take it.
         """
-        positions: list[tuple[uuid.UUID, int | None]] = [
-            (document, place) for document, places in entry.documents.items() for place in places or (None,)
-        ]
-        named: dict[str, Any] = {
-            "documents": [document for document, _ in positions],
-            "positions": [place for _, place in positions],
+        row: dict[str, Any] = {
+            **_columns(entry),
+            "hurried": hurried,
+            "documents": column(UUID, [document.bytes for document in entry.documents]),
+            "places": texts("{" + ",".join(map(str, sorted(places))) + "}" for places in entry.documents.values()),
         }
 
         def work(transaction: Transaction) -> bool | None:
-            row: dict[str, Any] = {**_columns(entry), **named, "hurried": hurried}
             if settling is None:
                 transaction.run("write_audit", **row)
                 return None
