@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
 
@@ -31,8 +30,8 @@ def work_off(records: list[JSON], deadline: Deadline) -> list[str]:
     build_edges()
     groups = by_document(records, wiring.settings().bucket)
     alone = suspected(groups)
-    with ThreadPoolExecutor(wiring.settings().ingest_threads, thread_name_prefix="ingest") as threads:
-        failures = list(chain.from_iterable(threads.map(failed, [group for group in groups if group not in alone])))
+    together = [group for group in groups if group not in alone]
+    failures = list(chain.from_iterable(wiring.document_threads().map(failed, together)))
     for number, group in enumerate(alone):
         acknowledge(records, {*failures, *(record["messageId"] for rest in alone[number:] for record in rest)})
         failures += failed(group)

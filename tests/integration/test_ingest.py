@@ -569,10 +569,13 @@ def test_what_was_embedded_before_the_model_went_down_is_not_embedded_again(
     [record] = inbox.deliver(notification(store(deployment, "note.md", handbook())))
     deployment.model.script = [before_reply(lambda: None), before_reply(lambda: None), fake_model.status(400)]
     assert deliver(deployment, [record], batch_size="1")["batchItemFailures"]
-    assert (counts(deployment)["pending_embeddings"], counts(deployment)["chunks"]) == (2, 0)
+    # The fourth may have been under way when the third failed.
+    kept = len(embedded(deployment)) - 1
+    assert (counts(deployment)["pending_embeddings"], counts(deployment)["chunks"]) == (kept, 0)
+    assert kept in {2, 3}
     deployment.model.requests.clear()
     assert deliver(deployment, [record], batch_size="1") == DONE
-    assert len(embedded(deployment)) == 2
+    assert len(embedded(deployment)) == 4 - kept
     assert (counts(deployment)["pending_embeddings"], counts(deployment)["chunks"]) == (0, 4)
 
 

@@ -65,8 +65,10 @@ class World:
         known = ObjectVersion(version, "etag", sum(map(len, texts)))
         self.index.begin(location, collection, known, Delivery("m"))
         chunks = [Chunk(position, text, tokens=len(text.split())) for position, text in enumerate(texts)]
-        vectors = {chunk.content_hash: vector(chunk.text) for chunk in chunks}
-        indexed = ingestion.Indexing(location.document_id, collection, chunks, vectors)
+        indexed = [
+            replace(ingestion.indexed(location.document_id, collection, chunk), embedding=vector(chunk.text))
+            for chunk in chunks
+        ]
         content = DocumentContent(known, b"\0" * 32, "text/plain", key, indexed)
         done = Ingestion("ready", datetime.now(UTC), version, chunk_count=len(texts))
         described = Description(metadata or {})

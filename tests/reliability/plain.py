@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
 from rag.deadline import Deadline
@@ -37,6 +37,11 @@ class PlainEmbedder:
 
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
         return [array("f", unit(text, SPACE.dimensions)) for text in texts]
+
+    def embed_each(
+        self, batches: Iterable[Sequence[str]], deadline: Deadline
+    ) -> Generator[tuple[int, list[Vector]], None, None]:
+        yield from ((number, self.embed(batch, deadline)) for number, batch in enumerate(batches))
 
 
 def count_tokens(texts: Sequence[str]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,11 @@ class FakeEmbedder:
         if len(self.batches) == self.fails_at:
             raise UnavailableError("down")
         return [array("f", [len(text), 1.0]) for text in texts]
+
+    def embed_each(
+        self, batches: Iterable[Sequence[str]], deadline: Deadline
+    ) -> Generator[tuple[int, list[Vector]], None, None]:
+        yield from ((number, self.embed(batch, deadline)) for number, batch in enumerate(batches))
 
 
 @dataclass
@@ -363,6 +368,32 @@ def test_what_was_kept_of_a_cut_short_attempt_is_not_embedded_again() -> None:
         "ready", 5, 1, growth=Growth(0, 5)
     )
     assert [len(batch) for batch in embedder.batches] == [1]
+
+
+@pytest.mark.parametrize("held_chunks", [2, 100])
+def test_what_came_beside_a_batch_that_failed_is_kept_and_only_that_is_asked_for_again(held_chunks: int) -> None:
+    class Uneven(FakeEmbedder):
+        """The second batch fails while the third is under way."""
+
+        def embed_each(
+            self, batches: Iterable[Sequence[str]], deadline: Deadline
+        ) -> Generator[tuple[int, list[Vector]], None, None]:
+            given = list(batches)
+            yield 0, self.embed(given[0], deadline)
+            yield 2, self.embed(given[2], deadline)
+            raise UnavailableError("down")
+
+    store = FakeStore()
+    staging, uneven, embedder = FakeStaging(store), Uneven(), FakeEmbedder()
+    content = text(*PLACES)
+    with pytest.raises(UnavailableError, match="down"):
+        ingest("v1", content=content, store=store, staging=staging, embedder=uneven, held_chunks=held_chunks)
+    assert store.content is None
+    outcome = ingest("v1", content=content, store=store, staging=staging, embedder=embedder, held_chunks=held_chunks)
+    assert (outcome.result, outcome.chunk_count) == ("ready", 5)
+    assert [len(batch) for batch in (*uneven.batches, *embedder.batches)] == [2, 1, 2]
+    assert len({each for batch in (*uneven.batches, *embedder.batches) for each in batch}) == 5
+    assert [position for position, *_ in shown(store)] == [0, 1, 2, 3, 4]
 
 
 def test_when_time_is_short_the_first_batch_is_done_and_the_rest_left_for_the_next_delivery() -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
 
 from rag.deadline import Deadline
 from rag.errors import BudgetError, UnavailableError
-from rag.metering import Metered, Postponing
+from rag.metering import Metered, Places, Postponing
 from rag.spending import Reservation, Settlement
 from rag.types import Completion, Usage, Vector
 
@@ -207,3 +209,97 @@ def test_what_waits_and_cannot_be_settled_stops_no_other_call() -> None:
     model = Metered(FakeLLM(), Postponing(ledger), TENANT, KEY)
     model.embed(["Refunds are paid."], soon())
     assert model.complete(ASKED, soon(), most_tokens=20).text == "Yes."
+
+
+# No call takes as long, unless one waits for another that never comes.
+HANGS_SECONDS = 30
+
+
+class Meeting(FakeLLM):
+    """Answers nobody before so many have asked; whose text is `bad` fails."""
+
+    def __init__(self, parties: int = 1) -> None:
+        super().__init__()
+        self.barrier = threading.Barrier(parties)
+        self.asked: list[str] = []
+        self.lock, self.now, self.most = threading.Lock(), 0, 0
+
+    def embed(self, texts: Sequence[str], deadline: Deadline, used: Usage | None = None) -> list[Vector]:
+        with self.lock:
+            self.asked += texts
+            self.now += 1
+            self.most = max(self.most, self.now)
+        self.barrier.wait(HANGS_SECONDS)
+        with self.lock:
+            self.now -= 1
+        assert used is not None
+        used.requests = 1
+        if texts == ["bad"]:
+            used.errors = 1
+            raise UnavailableError("down")
+        used.prompt_tokens = len(texts)
+        return [array("f", [float(len(text)), 1.0]) for text in texts]
+
+
+def test_as_many_batches_are_under_way_at_once_as_there_are_places() -> None:
+    llm, ledger = Meeting(parties=3), FakeLedger()
+    model = Metered(llm, ledger, TENANT, KEY, Places(3))
+    batches = [["a"], ["bb", "bb"], ["ccc"], ["dddd"], ["eeeee"], ["ffffff"]]
+    answers = list(model.embed_each(batches, soon()))
+    assert [(number, [vector[0] for vector in vectors]) for number, vectors in answers] == [
+        (number, [float(len(text)) for text in batch]) for number, batch in enumerate(batches)
+    ]
+    assert llm.most == 3
+    assert (model.used.requests, model.used.prompt_tokens) == (6, 7)
+    assert ledger.sums == {"embedder": [6, 7, 0]}
+
+
+def test_places_are_everybodys_and_one_batch_needs_none() -> None:
+    places, llm = Places(1), Meeting()
+    places.take()
+    model = Metered(llm, FakeLedger(), TENANT, KEY, places)
+    assert [number for number, _ in model.embed_each([["a"], ["b"], ["c"]], soon())] == [0, 1, 2]
+    assert (llm.asked, llm.most) == (["a", "b", "c"], 1)
+    assert not places.free
+    places.leave()
+    assert places.free
+
+
+def test_what_is_under_way_when_a_batch_fails_is_had_and_no_other_is_sent() -> None:
+    llm, ledger, places = Meeting(parties=3), FakeLedger(), Places(3)
+    model = Metered(llm, ledger, TENANT, KEY, places)
+    answers = model.embed_each([["bad"], ["b"], ["c"], ["d"], ["e"], ["f"]], soon())
+    assert [next(answers)[0], next(answers)[0]] == [1, 2]
+    with pytest.raises(UnavailableError, match="down"):
+        next(answers)
+    assert sorted(llm.asked) == ["b", "bad", "c"]
+    assert (model.used.requests, model.used.errors, model.used.prompt_tokens) == (3, 1, 2)
+    assert ledger.sums == {"embedder": [3, 2, 0]}
+    assert places.free
+
+
+def test_a_batch_waits_for_the_room_that_others_leave_in_the_budget() -> None:
+    class Narrow(FakeLedger):
+        def reserve(self, *args: Any, prompt_tokens: int, **given: Any) -> Reservation:
+            self.full = self.sums.get("embedder", [0, 0, 0])[1] + prompt_tokens > 60
+            return super().reserve(*args, prompt_tokens=prompt_tokens, **given)
+
+    # Each is estimated at 25 tokens, and takes one.
+    ledger, llm = Narrow(), Meeting()
+    model = Metered(llm, ledger, TENANT, KEY, Places(4))
+    assert len(list(model.embed_each([["word " * 20]] * 8, soon()))) == 8
+    assert (ledger.sums["embedder"], model.used.refused) == ([8, 8, 0], 0)
+    with pytest.raises(BudgetError):
+        list(model.embed_each([["word " * 20], ["word " * 80]], soon()))
+    assert (ledger.sums["embedder"], model.used.refused) == ([9, 9, 0], 1)
+
+
+def test_what_nobody_waits_for_any_more_is_counted() -> None:
+    llm, ledger, places = Meeting(parties=2), FakeLedger(), Places(2)
+    model = Metered(llm, ledger, TENANT, KEY, places)
+    answers = model.embed_each([["a"], ["b"]], soon())
+    next(answers)
+    answers.close()
+    assert model.used.requests == 2
+    assert ledger.sums == {"embedder": [2, 2, 0]}
+    assert places.free

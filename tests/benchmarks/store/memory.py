@@ -20,7 +20,7 @@ import tempfile
 import time
 import uuid
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -91,6 +91,11 @@ class Played:
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]:
         self.embedded += len(texts)
         return [_vector(text) for text in texts]
+
+    def embed_each(
+        self, batches: Iterable[Sequence[str]], deadline: Deadline
+    ) -> Generator[tuple[int, list[Vector]], None, None]:
+        yield from ((number, self.embed(batch, deadline)) for number, batch in enumerate(batches))
 
 
 def _vector(text: str) -> Vector:

@@ -10,6 +10,7 @@ import uuid
 from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -148,7 +149,10 @@ def _content(
         hashlib.sha256(location.key.encode()).digest(),
         "text/plain",
         None,
-        ingestion.Indexing(location.document_id, collection, chunks, vectors),
+        [
+            replace(ingestion.indexed(location.document_id, collection, chunk), embedding=vectors[chunk.content_hash])
+            for chunk in chunks
+        ],
     )
 
 

@@ -7,8 +7,8 @@ import traceback
 import uuid
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -68,6 +68,9 @@ class Embedder(Protocol):
 
     def require_embedding(self) -> None: ...
     def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]: ...
+    def embed_each(
+        self, batches: Iterable[Sequence[str]], deadline: Deadline
+    ) -> Generator[tuple[int, list[Vector]], None, None]: ...
 
 
 class Store(Protocol):
@@ -384,11 +387,12 @@ def _build(
         return _fail(location, collection, version, error, attempt, bucket=bucket, store=store)
 
     with effort.stage("embed"):
-        vectors, embedded = _embed(
+        indexed_chunks, embedded = _embed(
             location,
             collection,
             version,
             chunks,
+            index,
             effort,
             is_new=is_new,
             embedder=embedder,
@@ -401,7 +405,7 @@ def _build(
         content_hash,
         parsed.media_type,
         parsed.title,
-        Indexing(location.document_id, collection, chunks, vectors),
+        indexed_chunks,
         parsed.warnings,
     )
     done = replace(attempt, outcome="ready", chunk_count=len(chunks), embedded_count=embedded)
@@ -431,24 +435,8 @@ def _publish(
     return Outcome("ready", chunk_count, embedded_count, growth=growth) if growth else None
 
 
-@dataclass(frozen=True, slots=True)
-class Indexing:
-    """A document's chunks, each indexed when its turn comes: all their lexemes would be far larger than their text."""
-
-    document_id: uuid.UUID
-    collection: Collection
-    chunks: Sequence[Chunk]
-    vectors: Mapping[bytes, Vector]
-
-    def __iter__(self) -> Iterator[IndexedChunk]:
-        for chunk in self.chunks:
-            yield indexed(self.document_id, self.collection, chunk, self.vectors)
-
-
-def indexed(
-    document_id: uuid.UUID, collection: Collection, chunk: Chunk, vectors: Mapping[bytes, Vector] | None = None
-) -> IndexedChunk:
-    """Everything that search needs of a chunk; without its embedding when no vectors are given."""
+def indexed(document_id: uuid.UUID, collection: Collection, chunk: Chunk) -> IndexedChunk:
+    """Everything that search needs of a chunk but its embedding."""
     content_hash = chunk.content_hash
     counts = lexical.analyse(chunk.text, collection.language)
     lexemes = sorted(counts)
@@ -457,7 +445,7 @@ def indexed(
         id=chunk_id(document_id, chunk.position, content_hash),
         chunk=chunk,
         content_hash=content_hash,
-        embedding=array("f") if vectors is None else vectors[content_hash],
+        embedding=array("f"),
         lexemes=lexemes,
         weights=[weights[counts[lexeme]] for lexeme in lexemes],
         lexeme_count=counts.total(),
@@ -488,6 +476,7 @@ def _embed(
     collection: Collection,
     version: ObjectVersion,
     chunks: Sequence[Chunk],
+    index: Callable[[Chunk], IndexedChunk],
     effort: Effort,
     *,
     is_new: bool,
@@ -495,22 +484,37 @@ def _embed(
     store: Store,
     limits: Limits,
     deadline: Deadline,
-) -> tuple[dict[bytes, Vector], int]:
-    """Content hash → vector for every chunk, and how many of them had to be embedded now."""
+) -> tuple[list[IndexedChunk], int]:
+    """Every chunk, indexed and with its vector, and how many of them had to be embedded now."""
     every = {chunk.content_hash: chunk.text for chunk in chunks}
     vectors = {} if is_new else store.known_embeddings(location, collection, list(every))
     texts = {content_hash: text for content_hash, text in every.items() if content_hash not in vectors}
     batches = list(_batches(texts, limits.batch_size))
-    for number, batch in enumerate(batches, start=1):
-        if deadline.remaining() < RESERVE_SECONDS and number > 1:
-            msg = f"time is short: {number - 1} of {len(batches)} batches are embedded and kept"
-            raise OutOfTimeError(msg, version_id=version.version_id, progress=len(vectors))
-        with effort.calls(embedder.used):
-            embedded = dict(zip(batch, embedder.embed(list(batch.values()), deadline), strict=True))
-        vectors |= embedded
-        if number < len(batches):  # the last one is stored with the document
-            store.keep_embeddings(location, collection, embedded)
-    return vectors, len(texts)
+    waiting = map(index, chunks)
+    made: list[IndexedChunk] = []
+
+    def in_time() -> Iterator[list[str]]:
+        for number, batch in enumerate(batches):
+            if deadline.remaining() < RESERVE_SECONDS and number > 0:
+                return
+            yield list(batch.values())
+            # While the model is at work on it.
+            made.extend(islice(waiting, len(chunks) // len(batches)))
+
+    done = 0
+    with effort.calls(embedder.used), closing(embedder.embed_each(in_time(), deadline)) as answers:
+        for number, answer in answers:
+            embedded = dict(zip(batches[number], answer, strict=True))
+            vectors |= embedded
+            # The last one is stored with the document, unless one before it has failed.
+            if number < len(batches) - 1 or done < number:
+                store.keep_embeddings(location, collection, embedded)
+            done += 1
+    if done < len(batches):
+        msg = f"time is short: {done} of {len(batches)} batches are embedded and kept"
+        raise OutOfTimeError(msg, version_id=version.version_id, progress=len(vectors))
+    made.extend(waiting)
+    return [replace(one, embedding=vectors[one.content_hash]) for one in made], len(texts)
 
 
 def _batches(texts: Mapping[bytes, str], size: int) -> Iterator[dict[bytes, str]]:

@@ -34,7 +34,7 @@ PATIENCE_SECONDS = 20.0
 FAILURES = 5
 PAUSE_SECONDS = 5.0
 # More than any caller makes requests at once: one that waits for a thread would be one that the model is blamed for.
-THREADS = 16
+THREADS = 32
 # A request that came with less than this left says nothing about the model when it runs out of time.
 FAIR_SECONDS = 1.0
 # More than the largest batch of the widest vectors there can be has.

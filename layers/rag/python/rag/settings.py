@@ -60,7 +60,10 @@ class Settings(BaseModel):
         None, ge=0, description="What a million tokens cost that the chat model writes; unset: it is told nowhere."
     )
     ingest_threads: int = Field(
-        4, ge=1, le=10, description="Documents of one batch that ingest works on at once, each with a connection."
+        4,
+        ge=1,
+        le=10,
+        description="Documents that ingest works on at once, and batches of texts that it embeds at once.",
     )
     batch_size: int = Field(100, ge=1, le=2048, description="Texts per embedding request.")
     chunk_tokens: int = Field(150, ge=20, le=4000, description="Tokens that a chunk aims at.")

@@ -5,7 +5,8 @@ A run goes on where the one before ended, which is how a document is worked off 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -72,7 +73,9 @@ class Staging(Protocol):
 
 
 class Embedder(Protocol):
-    def embed(self, texts: Sequence[str], deadline: Deadline) -> list[Vector]: ...
+    def embed_each(
+        self, batches: Iterable[Sequence[str]], deadline: Deadline
+    ) -> Generator[tuple[int, list[Vector]], None, None]: ...
 
 
 class OvertakenError(Exception):
@@ -92,6 +95,14 @@ class Recognised:
 
     def keep(self, page: int, text: str) -> None:
         self.staging.keep_page(self.location, self.content_hash, page, text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Chunks whose vectors are asked for, the last of them before `end`."""
+
+    content_hashes: tuple[bytes, ...]
+    end: int
 
 
 @dataclass(slots=True)
@@ -139,29 +150,44 @@ class Large:
 
     def embed(self, staged: Staged, embedder: Embedder, *, batch_size: int) -> Staged:
         """Have every staged chunk's vector; OutOfTimeError when it must go on in another run."""
-        through = staged.embedded_through
-        while rows := self.staging.unembedded(
-            self.location, self.collection, first=through, most=max(CHUNKS_AT_ONCE // batch_size, 1) * batch_size
-        ):
-            seen: set[bytes] = set()
-            for batch in _batches(rows, batch_size):
-                texts = {content_hash: text for _, content_hash, text in batch if content_hash not in seen}
-                vectors = embedder.embed(list(texts.values()), self.deadline) if texts else []
-                through = batch[-1][0] + 1
+        under_way: dict[int, _Batch] = {}
+        through = before = staged.embedded_through
+        with closing(embedder.embed_each(self._texts(through, batch_size, under_way), self.deadline)) as answers:
+            for number, vectors in answers:
+                batch = under_way.pop(number)
+                # Behind one that has failed what is missing is looked for again.
+                through = batch.end if number < min(under_way, default=number + 1) else through
                 if not self.staging.keep(
                     self.location,
                     self.collection,
                     self.version,
-                    dict(zip(texts, vectors, strict=True)),
+                    dict(zip(batch.content_hashes, vectors, strict=True)),
                     embedded_through=through,
                 ):
                     raise OvertakenError
                 self.worked = True
-                seen |= texts.keys()
-                done = staged.chunk_count + 1 + through
-                if through < staged.chunk_count:
-                    self._pause_unless_time(f"{through:,} of {staged.chunk_count:,} passages are embedded", done)
+        if before < through < staged.chunk_count:
+            done = staged.chunk_count + 1 + through
+            self._pause_unless_time(f"{through:,} of {staged.chunk_count:,} passages are embedded", done)
         return self._now()
+
+    def _texts(self, first: int, size: int, under_way: dict[int, _Batch]) -> Iterator[list[str]]:
+        """The texts that have no vector from there on, a batch at a time, while there is time for another."""
+        most = max(CHUNKS_AT_ONCE // size, 1) * size
+        number = 0
+        while rows := self.staging.unembedded(self.location, self.collection, first=first, most=most):
+            # The vectors of what is under way are not kept yet.
+            seen = {content_hash for batch in under_way.values() for content_hash in batch.content_hashes}
+            first = rows[-1][0] + 1
+            for some in _batches(rows, size):
+                texts = {content_hash: text for _, content_hash, text in some if content_hash not in seen}
+                if number > 0 and self.deadline.remaining() < RESERVE_SECONDS:
+                    return
+                if texts:
+                    under_way[number] = _Batch(tuple(texts), some[-1][0] + 1)
+                    yield list(texts.values())
+                    number += 1
+                    seen |= texts.keys()
 
     def publish(
         self,

@@ -15,6 +15,7 @@ from rag.types import EmbeddingSpace
 
 if TYPE_CHECKING:
     import uuid
+    from concurrent.futures import ThreadPoolExecutor
 
     from rag.access_tokens import AccessTokens
     from rag.bucket import Bucket
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rag.cache import Cache
     from rag.deadline import Deadline
     from rag.llm import LLM
-    from rag.metering import Ledger, Metered
+    from rag.metering import Ledger, Metered, Places
     from rag.parser import Parser
     from rag.queue import Queue
     from rag.recognition import Recognizer
@@ -310,7 +311,23 @@ def model(tenant_id: uuid.UUID, principal: str, ledger: Ledger | None = None) ->
     """Return the model for one request of a tenant's caller, or one document, whose principal is INGEST."""
     from rag.metering import Metered  # noqa: PLC0415
 
-    return Metered(llm(), ledger or usage_store(), tenant_id, principal)
+    return Metered(llm(), ledger or usage_store(), tenant_id, principal, _places())
+
+
+@cache
+def document_threads() -> ThreadPoolExecutor:
+    """In which ingest works on the documents of a batch; to start them is a twentieth of the work on short ones."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    return ThreadPoolExecutor(settings().ingest_threads, thread_name_prefix="ingest")
+
+
+@cache
+def _places() -> Places:
+    """One long document alone asks for as much at once as several short ones do."""
+    from rag.metering import Places  # noqa: PLC0415
+
+    return Places(settings().ingest_threads)
 
 
 @cache
