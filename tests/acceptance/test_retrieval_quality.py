@@ -42,6 +42,20 @@ COLLECTION = "measured"
 WORKERS = 3
 
 
+@dataclass(frozen=True)
+class Record:
+    version: ObjectVersion
+    body: bytes
+
+    def fetch(self, path: Path, *, limit_bytes: int) -> bytes:
+        assert len(self.body) <= limit_bytes
+        path.write_bytes(self.body)
+        return b"\0" * 32
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
 @dataclass
 class Folder:
     """The bucket's edge over records in memory: what is measured here is ranking, not S3."""
@@ -52,10 +66,9 @@ class Folder:
         body = self.objects.get(object_key)
         return ObjectVersion("1", "etag", len(body)) if body is not None else None
 
-    def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes:
-        assert version.size <= limit_bytes
-        path.write_bytes(self.objects[object_key])
-        return b"\0" * 32
+    def open(self, object_key: str) -> Record | None:
+        version = self.head(object_key)
+        return Record(version, self.objects[object_key]) if version else None
 
     def read(self, object_key: str, *, limit_bytes: int) -> bytes | None:
         body = self.objects.get(object_key)

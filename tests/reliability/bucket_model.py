@@ -7,7 +7,6 @@ import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rag.errors import UnavailableError
 from rag.types import Beside, ObjectVersion
 
 _ids = itertools.count(1)
@@ -19,6 +18,21 @@ class Kept:
 
     version_id: str
     body: bytes | None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What was current when it was opened, whatever becomes of it meanwhile."""
+
+    version: ObjectVersion
+    body: bytes
+
+    def fetch(self, path: Path, *, limit_bytes: int) -> bytes:
+        path.write_bytes(self.body)
+        return hashlib.sha256(self.body).digest()
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 @dataclass
@@ -52,12 +66,9 @@ class BucketModel:
             return None
         return ObjectVersion(now.version_id, f'"{hashlib.md5(now.body).hexdigest()}"', len(now.body))  # noqa: S324
 
-    def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes:
-        for kept in self.versions(object_key):
-            if kept.version_id == version.version_id and kept.body is not None:
-                path.write_bytes(kept.body)
-                return hashlib.sha256(kept.body).digest()
-        raise UnavailableError("the bucket is not available: NoSuchVersion")
+    def open(self, object_key: str) -> Opened | None:
+        now, version = self.current(object_key), self.head(object_key)
+        return Opened(version, now.body) if now and now.body is not None and version else None
 
     def read(self, object_key: str, *, limit_bytes: int) -> Beside | None:
         now = self.current(object_key)

@@ -42,7 +42,7 @@ PLACES = ("trains", "canals", "bridges", "tunnels", "harbours")
 
 @dataclass
 class FakeBucket:
-    """`versions` are what HEAD answers in turn; the last one stays."""
+    """`versions` are what GET and HEAD answer in turn; the last one stays."""
 
     versions: list[str | None]
     content: bytes = b""
@@ -57,9 +57,22 @@ class FakeBucket:
         assert object_key == HERE.object_key + ".metadata.json"
         return None if self.sidecar is None else Beside(self.sidecar[: limit_bytes + 1])
 
-    def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes:
+    def open(self, object_key: str) -> FakeOpened | None:
+        version = self.head(object_key)
+        return FakeOpened(version, self.content) if version else None
+
+
+@dataclass
+class FakeOpened:
+    version: ObjectVersion
+    content: bytes
+
+    def fetch(self, path: Path, *, limit_bytes: int) -> bytes:
         path.write_bytes(self.content)
         return b"\1" * 32
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 class FakeParser:

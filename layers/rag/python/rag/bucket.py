@@ -14,7 +14,7 @@ from rag.types import JSON, Beside, Listed, ObjectVersion, StoredVersion
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef, ObjectIdentifierTypeDef
 
 # S3 has none longer, and answers as if the request were at fault.
 LONGEST_KEY_BYTES = 1024
@@ -34,6 +34,35 @@ class Budget(NamedTuple):
 
 PATIENT = Budget(2, 20, 3)
 HURRIED = Budget(1, 2, 1)
+
+
+class Opened:
+    """A version that is being read: what S3 says of it comes before its bytes, in one answer."""
+
+    def __init__(self, answer: GetObjectOutputTypeDef) -> None:
+        self.version = _version(answer)
+        self._body = answer["Body"]
+
+    def fetch(self, path: Path, *, limit_bytes: int) -> bytes:
+        """Write it to `path` and return its sha256, once; DocumentError(TOO_LARGE) above the limit."""
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+        if self.version.size > limit_bytes:
+            msg = f"the file has {self.version.size:,} bytes, the limit is {limit_bytes:,}"
+            raise DocumentError("TOO_LARGE", msg)
+        digest = hashlib.sha256()
+        try:
+            with path.open("wb") as file:
+                for piece in self._body.iter_chunks(PIECE_BYTES):
+                    digest.update(piece)
+                    file.write(piece)
+        except BotoCoreError as error:
+            raise _unavailable(error) from error
+        return digest.digest()
+
+    def close(self) -> None:
+        """Read no more of it; what has not come yet does not."""
+        self._body.close()
 
 
 class Bucket:
@@ -56,23 +85,17 @@ class Bucket:
         except (ClientError, BotoCoreError) as error:
             raise _unavailable(error) from error
 
-    def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes:
-        """Write that version to `path` and return its sha256; DocumentError(TOO_LARGE) above the limit."""
+    def open(self, object_key: str) -> Opened | None:
+        """Return the current version of an object, its bytes not yet read; None as `head` does."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
-        if version.size > limit_bytes:
-            msg = f"the file has {version.size:,} bytes, the limit is {limit_bytes:,}"
-            raise DocumentError("TOO_LARGE", msg)
-        digest = hashlib.sha256()
+        client = self._client()
         try:
-            body = self._client().get_object(Bucket=self.name, Key=object_key, **_only(version))["Body"]
-            with path.open("wb") as file:
-                for piece in body.iter_chunks(PIECE_BYTES):
-                    digest.update(piece)
-                    file.write(piece)
+            return Opened(client.get_object(Bucket=self.name, Key=object_key))
+        except client.exceptions.NoSuchKey:
+            return None
         except (ClientError, BotoCoreError) as error:
             raise _unavailable(error) from error
-        return digest.digest()
 
     def read(self, object_key: str, *, limit_bytes: int) -> Beside | None:
         """Return what a sidecar holds now, one byte more than the limit at most; None when there is none.
@@ -225,6 +248,10 @@ def _current(client: S3Client, bucket: str, object_key: str) -> ObjectVersion | 
             raise
         client.head_bucket(Bucket=bucket)
         return None
+    return _version(found)
+
+
+def _version(found: HeadObjectOutputTypeDef | GetObjectOutputTypeDef) -> ObjectVersion:
     return ObjectVersion(
         version_id=_version_id(found.get("VersionId"), found["ETag"]),
         etag=found["ETag"],
@@ -250,13 +277,6 @@ def _newest(page: Any) -> list[Listed]:
 def _version_id(named: str | None, etag: str) -> str:
     """Where versioning is off or suspended every version is called `null`: there the content tells them apart."""
     return UNVERSIONED + etag.strip('"') if named in {None, "null"} else str(named)
-
-
-def _only(version: ObjectVersion) -> dict[str, Any]:
-    """What makes S3 send this version or an error."""
-    if version.version_id.startswith(UNVERSIONED):
-        return {"IfMatch": version.etag}
-    return {"VersionId": version.version_id}
 
 
 def _unavailable(error: Exception) -> UnavailableError:

@@ -53,9 +53,16 @@ LEASE_MARGIN_SECONDS = 10.0
 BUSY_SECONDS = 30.0
 
 
+class Opened(Protocol):
+    @property
+    def version(self) -> ObjectVersion: ...
+    def fetch(self, path: Path, *, limit_bytes: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
 class Bucket(Protocol):
     def head(self, object_key: str, *, hurried: bool = False) -> ObjectVersion | None: ...
-    def fetch(self, object_key: str, version: ObjectVersion, path: Path, *, limit_bytes: int) -> bytes: ...
+    def open(self, object_key: str) -> Opened | None: ...
     def read(self, object_key: str, *, limit_bytes: int) -> Beside | None: ...
 
 
@@ -175,23 +182,24 @@ def ingest(
         msg = "there is no time left in this run to begin with the document"
         raise OutOfTimeError(msg)
     for _ in range(VERSIONS_PER_RUN):
-        version = bucket.head(location.object_key)
-        if version is None:
+        opened = bucket.open(location.object_key)
+        if opened is None:
             outcome = _forget(location, bucket=bucket, store=store)
         else:
-            outcome = _index(
-                location,
-                version,
-                bucket=bucket,
-                parser=parser,
-                embedder=embedder,
-                store=store,
-                staging=staging,
-                count_tokens=count_tokens,
-                limits=limits,
-                deadline=deadline,
-                delivery=delivery,
-            )
+            with closing(opened):
+                outcome = _index(
+                    location,
+                    opened,
+                    bucket=bucket,
+                    parser=parser,
+                    embedder=embedder,
+                    store=store,
+                    staging=staging,
+                    count_tokens=count_tokens,
+                    limits=limits,
+                    deadline=deadline,
+                    delivery=delivery,
+                )
         if outcome is not None:
             return outcome
     msg = f"{location.object_key} changed {VERSIONS_PER_RUN} times while it was being read"
@@ -262,7 +270,7 @@ def _forget(location: Location, *, bucket: Bucket, store: Store) -> Outcome | No
 
 def _index(
     location: Location,
-    version: ObjectVersion,
+    opened: Opened,
     *,
     bucket: Bucket,
     parser: Parser,
@@ -274,7 +282,7 @@ def _index(
     deadline: Deadline,
     delivery: Delivery,
 ) -> Outcome | None:
-    started_at = datetime.now(UTC)
+    started_at, version = datetime.now(UTC), opened.version
     collection = store.collection(location, create=True)
     if collection is None:
         return Outcome("unchanged")
@@ -301,7 +309,7 @@ def _index(
         outcome = _build(
             location,
             collection,
-            version,
+            opened,
             attempt,
             is_new=begun == "new",
             bucket=bucket,
@@ -336,7 +344,7 @@ def _let_go(error: BaseException | None) -> None:
 def _build(
     location: Location,
     collection: Collection,
-    version: ObjectVersion,
+    opened: Opened,
     attempt: Ingestion,
     *,
     is_new: bool,
@@ -350,15 +358,14 @@ def _build(
     deadline: Deadline,
 ) -> Outcome | None:
     """Read the version, embed it and put it in the place of the one before; None when it is not the current one."""
-    effort = attempt.effort
+    effort, version = attempt.effort, opened.version
     large = Large(location, collection, version, staging, deadline)
     found = large.found() if version.size >= LARGE_BYTES else None
     try:
         if found is not None and found.complete:
+            opened.close()
             return _publish(large, found, attempt, bucket=bucket, embedder=embedder, limits=limits)
-        content_hash, parsed = _read(
-            location, version, effort, bucket=bucket, parser=parser, staging=staging, limits=limits
-        )
+        content_hash, parsed = _read(location, opened, effort, parser=parser, staging=staging, limits=limits)
 
         def split() -> Iterator[Chunk]:
             return chunking.split(
@@ -454,10 +461,9 @@ def indexed(document_id: uuid.UUID, collection: Collection, chunk: Chunk) -> Ind
 
 def _read(
     location: Location,
-    version: ObjectVersion,
+    opened: Opened,
     effort: Effort,
     *,
-    bucket: Bucket,
     parser: Parser,
     staging: Staging,
     limits: Limits,
@@ -465,7 +471,7 @@ def _read(
     with tempfile.TemporaryDirectory(prefix="rag-") as folder:
         path = Path(folder) / "document"
         with effort.stage("fetch"):
-            content_hash = bucket.fetch(location.object_key, version, path, limit_bytes=limits.document_bytes)
+            content_hash = opened.fetch(path, limit_bytes=limits.document_bytes)
         with effort.stage("parse"):
             parsed = parser.parse(path, location.key, Recognised(location, content_hash, staging))
     return content_hash, parsed
