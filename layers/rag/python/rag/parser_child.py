@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import os
 import resource
@@ -43,6 +44,9 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as channel, contextlib.suppress(ConnectionError):
         confinement.hide_memory()
         _unpack_libraries()
+        # A child that collects garbage would copy the pages of all that stands there.
+        gc.collect()
+        gc.freeze()
         while True:
             message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 3)
             if not message:
