@@ -123,6 +123,12 @@ def test_ascii_is_read_as_any_script_is(text: str) -> None:
         assert short.findall(text) == every.findall(text)
 
 
+@pytest.mark.parametrize("mark", [chr(code) for code in range(33, 127) if not chr(code).isalnum()])
+def test_a_word_beside_a_mark_is_what_the_patterns_find(mark: str) -> None:
+    for piece in (f"trains{mark}", f"{mark}trains", f"{mark}{mark}trains.{mark}", f"tra{mark}ins", mark):
+        assert lexical.analyse(piece, "english") == Counter(lexical._Terms("english").every(piece))
+
+
 @given(text=st.text(), language=LANGUAGE)
 def test_any_text_gives_ids_that_a_sparsevec_can_hold(text: str, language: str) -> None:
     counts = lexical.analyse(text, language)

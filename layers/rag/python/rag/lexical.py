@@ -51,6 +51,7 @@ _JOINER = r"(?:[-\u2010./:@]|_+|(?<=\d),(?=\d))"
 _TOKEN = rf"{_WORD}(?:{_JOINER}{_WORD})*(?:\+\+|\#)?|[{_UNSPACED}]+"
 _ASCII_WORD = r"[a-z0-9]+"
 _ASCII_TOKEN = rf"{_ASCII_WORD}(?:{_JOINER}{_ASCII_WORD})*(?:\+\+|\#)?"
+_AROUND = ".,;:!?()[]\"'"  # no part of a token
 _NO_ONE_TERM = 0
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
 # What people leave out when they type.
@@ -149,8 +150,12 @@ class _Terms(dict[str, int]):
         self._every: dict[str, tuple[int, ...]] = {}
 
     def __missing__(self, piece: str) -> int:
-        terms = self.every(piece)
-        term = terms[0] if len(terms) == 1 else _NO_ONE_TERM
+        word = piece.strip(_AROUND)
+        if word.isascii() and word.isalpha():  # as most are: the patterns would find the same
+            term = _term(word, self._language)
+        else:
+            terms = self.every(piece)
+            term = terms[0] if len(terms) == 1 else _NO_ONE_TERM
         _remember(self, piece, term, 2 * _MOST_REMEMBERED)
         return term
 
