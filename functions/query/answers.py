@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 
 from functions.query import asking, problems, questions
 from functions.query.auditing import Audit
-from functions.query.callers import Reader, Until, deadline_within
+from functions.query.callers import Reader, deadline_within
 from functions.query.event_stream import EventStream, Work, event
 from functions.query.telemetry import metrics
 from rag import searching, tokens, wiring
@@ -35,16 +35,17 @@ router = APIRouter()
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def query(
-    request: Request, body: questions.QueryRequest, who: Reader, until: Until, trail: Audit
+    request: Request, body: questions.QueryRequest, who: Reader, trail: Audit
 ) -> questions.QueryResponse | EventStream:
     """Answer a question from the documents, with citations whose quotes stand in them; with `stream` as it is made."""
     trail.told(**asking.asked(who, body.question, body))
+    seconds = wiring.settings().stream_seconds if body.stream else wiring.settings().request_seconds
+    until = deadline_within(request, seconds)
     if not body.stream:
         return _respond(request, body, who, until, None, trail)
-    longer = deadline_within(request, wiring.settings().stream_seconds)
 
     def answer(work: Work) -> None:
-        response = _respond(request, body, who, longer, _Narrator(trail, work), trail)
+        response = _respond(request, body, who, until, _Narrator(trail, work), trail)
         work.tell(event("answer", response.model_dump_json()))
 
     work = Work(answer)

@@ -67,10 +67,6 @@ def _at_least(role: Role, found: Caller) -> Caller:
     return found
 
 
-async def deadline(request: Request) -> Deadline:
-    return deadline_within(request, wiring.settings().request_seconds)
-
-
 def deadline_within(request: Request, seconds: float) -> Deadline:
     """So many seconds from now, or what the platform leaves of them."""
     context = request.scope.get("aws.context")
@@ -83,4 +79,3 @@ Reader = Annotated[Caller, Depends(caller)]
 Writer = Annotated[Caller, Depends(writer)]
 Admin = Annotated[Caller, Depends(admin)]
 Overseer = Annotated[Caller, Depends(overseer)]
-Until = Annotated[Deadline, Depends(deadline)]

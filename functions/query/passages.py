@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 
 from functions.query import asking, problems, questions
 from functions.query.auditing import Audit
-from functions.query.callers import Reader, Until
+from functions.query.callers import Reader, deadline_within
 from rag import explaining, searching, wiring
 
 router = APIRouter()
@@ -14,7 +14,7 @@ router = APIRouter()
 
 @router.post("/v1/search")
 async def search(
-    request: Request, body: questions.SearchRequest, who: Reader, until: Until, trail: Audit
+    request: Request, body: questions.SearchRequest, who: Reader, trail: Audit
 ) -> questions.SearchResponse:
     """Return the passages that fit a query best."""
     trail.told(**asking.asked(who, body.query, body))
@@ -25,7 +25,7 @@ async def search(
             llm=model,
             store=wiring.search_store(),
             cache=wiring.answer_cache(),
-            deadline=until,
+            deadline=deadline_within(request, wiring.settings().request_seconds),
             reranker=wiring.reranker(model) if asked.stages.rerank else None,
         )
     trail.showed(found.hits)
