@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -23,11 +24,15 @@ KINDS = (SEARCH, UNAUTHENTICATED, CACHED)
 
 @dataclass(slots=True)
 class Measured:
-    """Milliseconds of each request by what was measured, CPU milliseconds by request and process, and hits."""
+    """Milliseconds of each request by what was measured, CPU milliseconds by request and process, and hits.
+
+    `times_unauthenticated` is of each question how many times as long it took as without access control.
+    """
 
     milliseconds: dict[str, list[float]] = field(default_factory=dict)
     cpu: dict[str, Counter[str]] = field(default_factory=lambda: {each: Counter() for each in KINDS})
     found: int = 0
+    times_unauthenticated: list[float] = field(default_factory=list)
 
     def add(self, name: str, milliseconds: float) -> None:
         self.milliseconds.setdefault(name, []).append(milliseconds)
@@ -52,7 +57,7 @@ def rounds(
     ready: JSON, questions: Sequence[Question], statements: Sequence[Sequence[Executed]], again: Sequence[str]
 ) -> Measured:
     """Search for each question once, with its parts alone beside it, and as often repeat questions that are cached."""
-    measured = Measured()
+    measured, order = Measured(), random.Random(IN_A_ROW)
     repeated = [again[number % len(again)] for number in range(len(questions))]
     with ExitStack() as stack:
         client = stack.enter_context(Client(ready))
@@ -65,12 +70,14 @@ def rounds(
         work = list(zip(questions, statements, repeated, strict=True))
         doors = {SEARCH: client.search, UNAUTHENTICATED: client.search_unauthenticated}
         for round_ in (work[start : start + IN_A_ROW] for start in range(0, len(work), IN_A_ROW)):
-            searched = {}
-            for name, ask in doors.items():
-                with _cpu(measured, name, ready):
-                    searched[name] = [ask(question.text) for question, _, _ in round_]
-            doors = dict(reversed(doors.items()))  # so that none is always the first
-            with _cpu(measured, CACHED, ready):
+            known = processes.below(ready["pids"]["supervisor"]) if processes.supported() else {}
+            searched: dict[str, list[Asked]] = {name: [] for name in doors}
+            for question, _, _ in round_:
+                # One right after the other, so that the machine is in the same mood; and none is always the first.
+                for name in order.sample(list(doors), len(doors)):
+                    with _cpu(measured, name, known):
+                        searched[name].append(doors[name](question.text))
+            with _cpu(measured, CACHED, known):
                 answered = [client.query(text) for _, _, text in round_]
             alone = [model.milliseconds(question.text) for question, _, _ in round_]
             for name, bare in sql.items():
@@ -104,6 +111,7 @@ def _without(measured: Measured, searched: Mapping[str, Sequence[Asked]]) -> Non
         if _found(asked) != _found(authorised):
             raise RuntimeError("the two doors find different passages")
         measured.add(UNAUTHENTICATED, asked.milliseconds)
+        measured.times_unauthenticated.append(authorised.milliseconds / asked.milliseconds)
         for stage, milliseconds in asked.answer["timings_ms"].items():
             measured.add(f"{UNAUTHENTICATED}: {stage}", milliseconds)
         measured.add(f"{UNAUTHENTICATED}: around", asked.milliseconds - sum(asked.answer["timings_ms"].values()))
@@ -125,11 +133,7 @@ def _answers(measured: Measured, answered: Sequence[Asked]) -> None:
 
 
 @contextmanager
-def _cpu(measured: Measured, name: str, ready: JSON) -> Iterator[None]:
-    if not processes.supported():
-        yield
-        return
-    known = processes.below(ready["pids"]["supervisor"])
+def _cpu(measured: Measured, name: str, known: Mapping[int, str]) -> Iterator[None]:
     before = processes.cpu_milliseconds(known)
     yield
     after = processes.cpu_milliseconds(known)

@@ -29,11 +29,10 @@ _LATENCIES = (
     ("bare cache", "bare cache: one GET, one SET", None),
 )
 _RATIOS = (
-    ("search / the same without access control", ("search",), ("unauthenticated search",), 1.15),
-    ("SQL transaction / bare SQL", ("search: search",), ("bare SQL",), None),
-    ("embed / bare model + cache", ("search: embed",), ("bare model", "bare cache"), None),
-    ("search / bare SQL + model + cache", ("search",), ("bare SQL", "bare model", "bare cache"), None),
-    ("cached query / bare SQL", ("cached query",), ("bare SQL",), None),
+    ("SQL transaction / bare SQL", ("search: search",), ("bare SQL",)),
+    ("embed / bare model + cache", ("search: embed",), ("bare model", "bare cache")),
+    ("search / bare SQL + model + cache", ("search",), ("bare SQL", "bare model", "bare cache")),
+    ("cached query / bare SQL", ("cached query",), ("bare SQL",)),
 )
 
 
@@ -43,7 +42,7 @@ def text(result: JSON) -> str:
         [
             _circumstances(result),
             _table(("milliseconds", "p50", "p95", "target p50"), _latencies(result["milliseconds"])),
-            _table(("ratio of medians", "", "target"), _ratios(result["milliseconds"])),
+            _table(("ratio", "", "target"), _ratios(result)),
             _columns("CPU milliseconds per request", result["cpu_milliseconds"]),
             _columns("round trips per request", result["round_trips"]),
             _columns("first question after a start, ms", result["first_question"]),
@@ -67,10 +66,12 @@ def _latencies(measured: JSON) -> Iterable[Sequence[object]]:
             yield title, f"{measured[name]['p50']:.1f}", f"{measured[name]['p95']:.1f}", f"{target:g}" if target else ""
 
 
-def _ratios(measured: JSON) -> Iterable[Sequence[object]]:
-    for title, above, below, target in _RATIOS:
+def _ratios(result: JSON) -> Iterable[Sequence[object]]:
+    yield "search / the same without access control", f"{result['times_unauthenticated']:.2f}", "1.15"
+    measured = result["milliseconds"]
+    for title, above, below in _RATIOS:
         ratio = sum(measured[name]["p50"] for name in above) / sum(measured[name]["p50"] for name in below)
-        yield title, f"{ratio:.2f}", f"{target:g}" if target else ""
+        yield title, f"{ratio:.2f}", ""
 
 
 def _columns(title: str, cells: dict[str, dict[str, float]]) -> str:
