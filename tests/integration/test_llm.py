@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,17 +17,35 @@ from rag import llm
 from rag.deadline import Deadline
 from rag.errors import DeadlineError, ModelError, UnavailableError
 from rag.llm import LLM
+from rag.metering import Metered, Places
+from rag.spending import Reservation, Settlement
 from rag.types import Usage
 from tests import fake_model
 from tests.fake_model import FakeModel, send, send_json, unit
 
 pytestmark = pytest.mark.slow
+TENANT = uuid.UUID(int=7)
 
 
 @pytest.fixture
 def model() -> Iterator[FakeModel]:
     with fake_model.serving(FakeModel()) as served:
         yield served
+
+
+class Unlimited:
+    """The ledger of a tenant without a budget, which nobody reads."""
+
+    def require(self, tenant_id: uuid.UUID, principal: str) -> None:
+        return
+
+    def reserve(
+        self, tenant_id: uuid.UUID, principal: str, model: str, *, prompt_tokens: int, completion_tokens: int
+    ) -> Reservation:
+        return Reservation()
+
+    def settle(self, settlement: Settlement) -> None:
+        return
 
 
 def edge(model: FakeModel) -> LLM:
@@ -141,6 +160,18 @@ def test_retry_after_is_obeyed_when_it_fits_and_passed_on_when_not(model: FakeMo
     with pytest.raises(UnavailableError) as failed:
         edge(model).embed(["one"], soon())
     assert failed.value.retry_after_seconds == 50
+
+
+def test_batches_at_once_wait_for_a_model_that_asks_one_of_them_to(model: FakeModel) -> None:
+    model.script = [fake_model.status(429, Retry_After="1")] * 3
+    metered = Metered(edge(model), Unlimited(), TENANT, "ingest", Places(3))
+    answers = list(metered.embed_each([["one"], ["two"], ["three"]], soon()))
+    assert [(number, list(vector)) for number, [vector] in answers] == [
+        (0, directed("one")),
+        (1, directed("two")),
+        (2, directed("three")),
+    ]
+    assert (metered.used.throttled, metered.used.requests) == (3, 6)
 
 
 @pytest.mark.parametrize("nonsense", ["nan", "-1", "inf", "soon"])

@@ -42,7 +42,8 @@ LIMIT_SECONDS = 1800
 POLL_SECONDS = 0.2
 PASSAGE = "x" * 660
 STAGES = ("fetch", "parse", "embed", "store")
-AT_ONCE = environment.CONCURRENCY[INGEST] * Settings().ingest_threads
+THREADS = Settings().ingest_threads
+AT_ONCE = environment.CONCURRENCY[INGEST] * THREADS
 
 
 def run(directory: Path, options: argparse.Namespace) -> JSON:
@@ -140,7 +141,8 @@ def _measured(ready: JSON, model: Model, files: Sequence[tuple[str, bytes]], mil
     spent = processes.cpu_milliseconds(known)
     requests = model.requests()
     model.pause(milliseconds / 1000)
-    alone = model.alone(requests, min(AT_ONCE, len(files)))
+    # A sandbox asks for as much at once of one document as of several.
+    alone = model.alone(requests, min(AT_ONCE, THREADS * len(files)))
     stages, chunks = _stages(ready, [key for key, _ in files])
     return {
         "model_milliseconds": milliseconds,

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from rag.deadline import Deadline
-from rag.errors import BudgetError, UnavailableError
+from rag.errors import BudgetError, BusyError, UnavailableError
 from rag.spending import Reservation, Settlement
 from rag.tokens import estimate
 from rag.types import Completion, Usage, Vector
 
 # More than ever ask at once.
 _THREADS = 32
+# How long batches wait while one of them tries whether the model is back, before they are left to another run.
+_PATIENCE_SECONDS = 20.0
+_PAUSE_SECONDS = 0.5
 
 
 class LLM(Protocol):
@@ -130,6 +135,7 @@ class _Batch:
     """One that is under way: what it takes at most, what is reserved for it, and what it has come to."""
 
     number: int
+    texts: Sequence[str]
     most: Usage
     reserved: Reservation
     used: Usage
@@ -181,22 +187,22 @@ class Metered:
         try:
             for number, texts in enumerate(batches):
                 while under_way and (under_way[0].answer.done() or not self._places.free):
-                    yield from self._oldest(under_way, failures)
+                    yield from self._oldest(under_way, failures, deadline)
                 most, reserved = _most_of(texts), None
                 while not failures and (reserved := self._room(most, wait=bool(under_way))) is None:
-                    yield from self._oldest(under_way, failures)
+                    yield from self._oldest(under_way, failures, deadline)
                 if reserved is None:
                     break
                 used = Usage()
                 self._places.take()
                 answer = self._places.threads.submit(self._llm.embed, texts, deadline, used)
-                under_way.append(_Batch(number, most, reserved, used, answer))
+                under_way.append(_Batch(number, texts, most, reserved, used, answer))
             while under_way:
-                yield from self._oldest(under_way, failures)
+                yield from self._oldest(under_way, failures, deadline)
         finally:
             for batch in under_way:
                 with suppress(Exception):
-                    self._received(batch)
+                    self._received(batch, batch.answer.result)
         if failures:
             raise failures[0]
 
@@ -222,19 +228,36 @@ class Metered:
         answered = min(most_tokens or self._llm.answer_tokens, self._llm.answer_tokens)
         return Usage(prompt_tokens=asked, completion_tokens=answered)
 
-    def _oldest(self, under_way: deque[_Batch], failures: list[Exception]) -> Iterator[tuple[int, list[Vector]]]:
+    def _oldest(
+        self, under_way: deque[_Batch], failures: list[Exception], deadline: Deadline
+    ) -> Iterator[tuple[int, list[Vector]]]:
         batch = under_way.popleft()
+        several = batch.number > 0 or len(under_way) > 0
         try:
-            vectors = self._received(batch)
+            vectors = self._received(batch, lambda: self._answer(batch, deadline, patient=several))
         except Exception as error:  # noqa: BLE001 (it is raised behind the others)
             failures.append(error)
         else:
             yield batch.number, vectors
 
-    def _received(self, batch: _Batch) -> list[Vector]:
+    def _answer(self, batch: _Batch, deadline: Deadline, *, patient: bool) -> list[Vector]:
+        """What is not sent, because the model has asked another of several batches to wait, is sent a little later."""
+        until = Deadline.after(min(deadline.remaining(), _PATIENCE_SECONDS))
+        answer, spared = batch.answer.result, 0
+        while True:
+            try:
+                return answer()
+            except BusyError as error:
+                pause = min(error.retry_after_seconds or 0.0, _PAUSE_SECONDS)
+                if not patient or batch.used.spared == spared or until.remaining() < pause:
+                    raise
+            time.sleep(pause)
+            answer, spared = partial(self._llm.embed, batch.texts, deadline, batch.used), batch.used.spared
+
+    def _received(self, batch: _Batch, answer: Callable[[], list[Vector]]) -> list[Vector]:
         done = False
         try:
-            vectors = batch.answer.result()
+            vectors = answer()
             done = True
         finally:
             self._places.leave()
