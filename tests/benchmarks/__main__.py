@@ -1,6 +1,6 @@
 """Latency of search and query beside the bare SQL.
 
-    python -m tests.benchmarks [--json] [--questions 200]
+    python -m tests.benchmarks [--json] [--questions 400]
 
 starts a platform of its own in a temporary directory, fills it, asks, stops it. What the figures mean stands in
 docs/benchmarks.md.
@@ -126,7 +126,7 @@ def _say(what: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--questions", type=int, default=200, help="how many distinct ones (default 200)")
+    parser.add_argument("--questions", type=int, default=400, help="how many distinct ones (default 400)")
     arguments = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="rag-benchmark-"))
     began = time.monotonic()
