@@ -119,9 +119,11 @@ class Product:
         version = ObjectVersion("1", "etag", size)
         collection = self._index.collection(location, create=True)
         assert collection is not None
-        self._index.begin(location, collection, version, Delivery(location.key))
+        begun = self._index.begin(location, collection, version, Delivery(location.key))
         chunks = [_chunk(corpus, number, position) for position, number in enumerate(numbers)]
-        known = self._index.known_embeddings(location, collection, [chunk.content_hash for chunk in chunks])
+        known: dict[bytes, Vector] = {}
+        if begun != "new":
+            known = self._index.known_embeddings(location, collection, [chunk.content_hash for chunk in chunks])
         vectors = {
             chunk.content_hash: array("f", corpus.vectors[number].tobytes())
             for chunk, number in zip(chunks, numbers, strict=True)
