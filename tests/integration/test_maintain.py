@@ -103,6 +103,21 @@ def test_a_question_of_common_words_only_looks_at_the_rarest_and_still_fills_its
     assert hits(large, " ".join(WORDS), mode="lexical") == before
 
 
+@pytest.mark.parametrize(
+    ("chunks", "depth", "width"),
+    [(60, 10, 80), (100_000, 10, 80), (1_000_000, 10, 160), (1_000_000, 300, 300), (10**15, 10, 880)],
+)
+def test_a_graph_of_more_chunks_is_searched_wider(large: Deployment, chunks: int, depth: int, width: int) -> None:
+    maintain(large)
+    superuser(large, f"update pg_class set reltuples = {chunks} where relname ~ '^embeddings_of_[0-9]+$'")
+    [(embedding,)] = superuser(large, "select embedding::text from embeddings limit 1")
+    with psycopg.connect(large.database.dsn("rag_query")) as connection:
+        connection.execute(ALL_OF, [str(large.tenant)])
+        asked = "select * from search(%s, 'default', 'english', %s::halfvec, null, null, null, %s, 5, 1, 1, 1, 80)"
+        assert len(connection.execute(asked, [large.tenant, embedding, depth]).fetchall()) > 1
+        assert connection.execute("select current_setting('hnsw.ef_search')").fetchall() == [(str(width),)]
+
+
 def test_an_invalid_index_is_never_searched_and_made_again(large: Deployment) -> None:
     before = hits(large, QUESTIONS[0])
     maintain(large)

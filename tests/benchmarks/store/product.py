@@ -27,13 +27,13 @@ from rag.store.search import SearchStore
 from rag.store.statistics import StatisticsMaintenance
 from rag.types import (
     Chunk,
-    Collection,
     Condition,
     Delivery,
     Description,
     DocumentContent,
     EmbeddingSpace,
     Filters,
+    IndexedChunk,
     Ingestion,
     Location,
     Mode,
@@ -120,15 +120,18 @@ class Product:
         collection = self._index.collection(location, create=True)
         assert collection is not None
         begun = self._index.begin(location, collection, version, Delivery(location.key))
-        chunks = [_chunk(corpus, number, position) for position, number in enumerate(numbers)]
-        known: dict[bytes, Vector] = {}
-        if begun != "new":
-            known = self._index.known_embeddings(location, collection, [chunk.content_hash for chunk in chunks])
+        document_id = location.document_id
+        chunks = [
+            ingestion.indexed(document_id, collection, _chunk(corpus, number, position))
+            for position, number in enumerate(numbers)
+        ]
+        hashes = [chunk.content_hash for chunk in chunks]
+        known = {} if begun == "new" else self._index.known_embeddings(location, collection, hashes)
         vectors = {
-            chunk.content_hash: array("f", corpus.vectors[number].tobytes())
-            for chunk, number in zip(chunks, numbers, strict=True)
+            content_hash: array("f", corpus.vectors[number].tobytes())
+            for content_hash, number in zip(hashes, numbers, strict=True)
         }
-        content = _content(location, collection, version, chunks, known | vectors)
+        content = _content(location, version, chunks, known | vectors)
         done = Ingestion("ready", started_at, "1", chunk_count=len(chunks), embedded_count=len(chunks))
         description = Description({FIELD: TAG} if tagged(numbers.start) else {FIELD: "other"})
         self._index.replace(location, collection, content, done, unchanged=lambda: True, describe=lambda: description)
@@ -140,21 +143,14 @@ def _chunk(corpus: Corpus, number: int, position: int) -> Chunk:
 
 
 def _content(
-    location: Location,
-    collection: Collection,
-    version: ObjectVersion,
-    chunks: Sequence[Chunk],
-    vectors: dict[bytes, Vector],
+    location: Location, version: ObjectVersion, chunks: Sequence[IndexedChunk], vectors: dict[bytes, Vector]
 ) -> DocumentContent:
     return DocumentContent(
         version,
         hashlib.sha256(location.key.encode()).digest(),
         "text/plain",
         None,
-        [
-            replace(ingestion.indexed(location.document_id, collection, chunk), embedding=vectors[chunk.content_hash])
-            for chunk in chunks
-        ],
+        [replace(chunk, embedding=vectors[chunk.content_hash]) for chunk in chunks],
     )
 
 

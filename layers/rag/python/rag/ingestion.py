@@ -372,8 +372,10 @@ def _build(
                 parsed, count_tokens=count_tokens, target=limits.chunk_tokens, maximum=limits.chunk_max_tokens
             )
 
+        document_id = location.document_id
+
         def index(chunk: Chunk) -> IndexedChunk:
-            return indexed(location.document_id, collection, chunk)
+            return indexed(document_id, collection, chunk)
 
         with effort.stage("parse"):
             chunks = list(islice(split(), limits.held_chunks + 1))

@@ -136,7 +136,7 @@ def _scores(mode: Mode, candidates: Sequence[Candidate]) -> list[float]:
     dense = _DENSE_SHARE * (1 - _LEAD_COUNTS * lead)
     lexical = 1 - dense
     return [
-        dense * (cosine if 0.0 <= cosine <= 1.0 else _unit(cosine)) + lexical * (bm25 / whole)
+        dense * (cosine if 0.0 <= cosine <= 1.0 else 0.0 if cosine < 0.0 else 1.0) + lexical * (bm25 / whole)
         for _, _, _, cosine, bm25 in candidates
     ]
 
