@@ -41,4 +41,5 @@ def test_a_small_run_counts_what_became_ready(tmp_path: Path) -> None:
     for each in (notes, pdf):
         assert 0.01 <= each["model_alone_seconds"] < each["seconds"]
         assert each["upload_seconds"] < each["seconds"]
+        assert 0 < each["nothing_embedding"] < 1
         assert 0 < each["not_embedding"] < 1

@@ -74,8 +74,10 @@ class Model:
     def pause(self, seconds: float) -> None:
         self._ask("POST", "/pause", seconds)
 
-    def requests(self) -> list[int]:
-        return list(self._ask("GET", "/requests"))
+    def asked(self) -> tuple[list[int], float]:
+        """How many texts each request had, and for how many seconds there was one under way at least."""
+        counted = self._ask("GET", "/requests")
+        return counted["texts"], counted["busy_seconds"]
 
     def alone(self, requests: Sequence[int], at_once: int) -> float:
         """Seconds that the same requests take when nothing else is asked of anybody."""
@@ -139,7 +141,7 @@ def _measured(ready: JSON, model: Model, files: Sequence[tuple[str, bytes]], mil
     _say(f"{len(files)} documents, the model waits {milliseconds:g} ms")
     uploaded, wall = _ingested(ready, files)
     spent = processes.cpu_milliseconds(known)
-    requests = model.requests()
+    requests, busy = model.asked()
     model.pause(milliseconds / 1000)
     # A sandbox asks for as much at once of one document as of several.
     alone = model.alone(requests, min(AT_ONCE, THREADS * len(files)))
@@ -151,6 +153,7 @@ def _measured(ready: JSON, model: Model, files: Sequence[tuple[str, bytes]], mil
         "model_requests": len(requests),
         "model_alone_seconds": round(alone, 2),
         "not_embedding": round(1 - alone / wall, 3),
+        "nothing_embedding": round(1 - busy / wall, 3),
         "chunks": chunks,
         "stage_seconds": stages,
         "cpu_seconds": {kind: round((spent[kind] - cpu[kind]) / 1000, 2) for kind in spent},
@@ -213,7 +216,8 @@ def text(result: JSON) -> str:
             f"{each['what']} ({each['chunks']:,} chunks), {each['model_milliseconds']:g} ms for each call of the model",
             f"  {count / each['seconds']:.1f} {unit}/s: {each['seconds']:g} s, uploaded in {each['upload_seconds']:g}",
             f"  the model server alone: {each['model_alone_seconds']:g} s for {each['model_requests']} requests",
-            f"  not embedding: {each['not_embedding']:.0%} of the wall time",
+            f"  not embedding: {each['not_embedding']:.0%} of the wall time is beyond that",
+            f"  nothing embedding: during {each['nothing_embedding']:.0%} of the wall time no request was under way",
             f"  seconds by stage, summed over the documents: {stages}",
             *([f"  CPU seconds: {cpu}"] if cpu else []),
         ]
