@@ -62,6 +62,7 @@ class EventSource:
         # Threads of its own: a long poll would hold one of asyncio's few.
         self._threads = ThreadPoolExecutor(max_workers=1 + concurrency, thread_name_prefix="sqs")
         self._batches: set[asyncio.Task[None]] = set()
+        self._invocations: set[asyncio.Task[Invocation]] = set()
         self._stopping = asyncio.Event()
         self._polling: asyncio.Task[None] | None = None
 
@@ -95,14 +96,19 @@ class EventSource:
         """Wait until another batch may be under way; False as soon as it is stopping."""
         stopping = asyncio.create_task(self._stopping.wait())
         try:
-            while len(self._batches) >= self._concurrency and not self._stopping.is_set():
-                await asyncio.wait({stopping, *self._batches}, return_when=asyncio.FIRST_COMPLETED)
+            while len(self._invocations) >= self._concurrency and not self._stopping.is_set():
+                await asyncio.wait({stopping, *self._invocations}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
         return not self._stopping.is_set()
 
     def _dispatch(self, messages: list[Message]) -> None:
-        task = asyncio.create_task(self._handle(messages))
+        records = [record(message) | self._origin for message in messages]
+        # The sandbox takes the next batch while the messages of this one are deleted.
+        invocation = asyncio.create_task(self._function.invoke(json.dumps({"Records": records}).encode()))
+        self._invocations.add(invocation)
+        invocation.add_done_callback(self._invocations.discard)
+        task = asyncio.create_task(self._handle(messages, invocation))
         self._batches.add(task)
         task.add_done_callback(self._done)
 
@@ -137,10 +143,9 @@ class EventSource:
         messages: list[Message] = received.get("Messages", [])
         return messages
 
-    async def _handle(self, messages: list[Message]) -> None:
-        records = [record(message) | self._origin for message in messages]
+    async def _handle(self, messages: list[Message], invoking: asyncio.Task[Invocation]) -> None:
         try:
-            invocation = await self._function.invoke(json.dumps({"Records": records}).encode())
+            invocation = await invoking
         except ThrottledError:
             return await self._show(messages)
         if invocation.sandbox_lost:

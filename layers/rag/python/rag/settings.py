@@ -59,8 +59,9 @@ class Settings(BaseModel):
     completion_usd_per_million_tokens: float | None = Field(
         None, ge=0, description="What a million tokens cost that the chat model writes; unset: it is told nowhere."
     )
+    # A whole batch of messages is a whole number of rounds.
     ingest_threads: int = Field(
-        4,
+        5,
         ge=1,
         le=10,
         description="Documents that ingest works on at once, and batches of texts that it embeds at once.",
