@@ -222,6 +222,22 @@ def test_two_batches_are_under_way_at_once_and_no_third(make_wire: Callable[...,
     assert len({batch["pid"] for batch in wire.batches()}) == 2
 
 
+def test_a_sandbox_takes_the_next_batch_while_messages_are_deleted(make_wire: Callable[..., Wire]) -> None:
+    wire = make_wire()
+    wire.send({}, {})
+    overlapped: list[bool] = []
+
+    def before_deleting(**_: Any) -> None:
+        if not overlapped:
+            overlapped.append(False)
+            _wait_until(lambda: len(wire.batches()) == 2)
+            overlapped[0] = True
+
+    wire.sqs.meta.events.register("before-call.sqs.DeleteMessageBatch", before_deleting)
+    wire.run(lambda: wire.left() == (0, 0), batch_size=1, concurrency=1)
+    assert overlapped == [True]
+
+
 def test_stopping_lets_the_running_batch_finish_and_hides_nothing(make_wire: Callable[..., Wire]) -> None:
     wire = make_wire()
     wire.send({"sleep_seconds": 1})
