@@ -33,7 +33,7 @@ class Invocable(Protocol):
 
 
 class EventSource:
-    """Feeds one queue to one function, with at most `concurrency` batches under way; `sqs` is a boto3 client.
+    """Feeds one queue to one function, with at most `concurrency` invocations under way; `sqs` is a boto3 client.
 
     Without ReportBatchItemFailures (`reports_failures`), a batch whose function did not fail is done, whatever it says.
     """
@@ -93,7 +93,7 @@ class EventSource:
                 self._dispatch(messages)
 
     async def _has_room(self) -> bool:
-        """Wait until another batch may be under way; False as soon as it is stopping."""
+        """Wait until another invocation may be under way; False as soon as it is stopping."""
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             while len(self._invocations) >= self._concurrency and not self._stopping.is_set():
@@ -103,9 +103,8 @@ class EventSource:
         return not self._stopping.is_set()
 
     def _dispatch(self, messages: list[Message]) -> None:
-        records = [record(message) | self._origin for message in messages]
-        # The sandbox takes the next batch while the messages of this one are deleted.
-        invocation = asyncio.create_task(self._function.invoke(json.dumps({"Records": records}).encode()))
+        # Apart, so that the sandbox takes the next batch while the messages of this one are deleted.
+        invocation = asyncio.create_task(self._invoke(messages))
         self._invocations.add(invocation)
         invocation.add_done_callback(self._invocations.discard)
         task = asyncio.create_task(self._handle(messages, invocation))
@@ -142,6 +141,10 @@ class EventSource:
             return []
         messages: list[Message] = received.get("Messages", [])
         return messages
+
+    async def _invoke(self, messages: list[Message]) -> Invocation:
+        records = [record(message) | self._origin for message in messages]
+        return await self._function.invoke(json.dumps({"Records": records}).encode())
 
     async def _handle(self, messages: list[Message], invoking: asyncio.Task[Invocation]) -> None:
         try:

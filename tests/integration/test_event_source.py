@@ -104,7 +104,7 @@ def _function(folder: Path, api: RuntimeApi, timeout_seconds: float) -> Function
     launch = Launch(
         "ordered", "ordered.handler", {"PATH": os.defpath, "MARKS": str(folder)}, folder, folder / "tmp", folder / "log"
     )
-    return Function(launch, api, function_arn="arn:x", timeout_seconds=timeout_seconds, memory_mib=128, concurrency=2)
+    return Function(launch, api, function_arn="arn:x", timeout_seconds=timeout_seconds, memory_mib=128, concurrency=3)
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:

@@ -42,11 +42,12 @@ class Server(ThreadingHTTPServer):
 
     def begin(self, pause_seconds: float) -> None:
         """Count anew; nobody may be asking for embeddings."""
-        self.pause_seconds = pause_seconds
-        self.requests: list[int] = []
-        self.busy_seconds = 0.0
-        self._under_way = 0
-        self._since = 0.0
+        with self._lock:
+            self.pause_seconds = pause_seconds
+            self.requests: list[int] = []
+            self.busy_seconds = 0.0
+            self._under_way = 0
+            self._since = 0.0
 
     @contextmanager
     def counted(self, texts: int) -> Iterator[None]:
@@ -85,8 +86,8 @@ class Handler(BaseHTTPRequestHandler):
                 f'{{"object":"embedding","index":{index},"embedding":"{self._of(text)}"}}'
                 for index, text in enumerate(texts)
             )
-            usage = '"usage":{"prompt_tokens":1,"total_tokens":1}'
-            return self._send(f'{{"object":"list","model":"fast","data":[{data}],{usage}}}'.encode())
+        usage = '"usage":{"prompt_tokens":1,"total_tokens":1}'
+        return self._send(f'{{"object":"list","model":"fast","data":[{data}],{usage}}}'.encode())
 
     def log_message(self, *_: object) -> None:
         pass

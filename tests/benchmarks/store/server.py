@@ -33,7 +33,7 @@ class Server:
         return self.postgres.dsn(role, database or role, self.passwords[role])
 
     def database(self, name: str) -> str:
-        """Make a new database where HNSW indexes are searched as wide as the product's; return its owner's URL."""
+        """Make a new database where all HNSW indexes are searched equally wide; return its owner's URL."""
         self.drop(name)
         self.passwords[name] = secrets.token_urlsafe(12)
         self.postgres.create_database(name, owner=name, password=self.passwords[name])

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 # As many chunks as are looked at one by one rather than by index.
 EXACT_CHUNKS = 10_000
 # As many chunks as the lexical leg of a large collection looks at, at most; and of them for one word alone.
-LEXICAL_BUDGET = 3_000
+LEXICAL_BUDGET = 2_500
 ALONE_BUDGET = 150
 # How wide the graph of up to a hundred thousand chunks is searched for the nearest, of a million twice as wide; beside
 # the words less does, which are looked for in more chunks instead.
 EF_SEARCH = 80
-HYBRID_EF_SEARCH = 60
+HYBRID_EF_SEARCH = 70
 
 REMEMBERED_LANGUAGES = 10_000
 

@@ -42,12 +42,13 @@ begin
   -- What a filter or row-level security takes away the nearest ones behind it make up for.
   whole := filters is null and app_sees_collection(place.id);
   -- Searched equally wide, a graph has the less of the nearest the more chunks it is of: the width grows as fast as their number has digits.
-  if place.indexed then
+  if place.indexed and asked is not null then
     wide := coalesce((
       select ef_search * greatest(log(greatest(reltuples, 1) / 10000), 1) from pg_class where oid = to_regclass('embeddings_of_' || place.id)
     ), ef_search);
   end if;
-  perform set_config('hnsw.ef_search', least(greatest(wide, depth), 1000)::text, true),
+  -- What was deleted takes places in the graph until the next vacuum.
+  perform set_config('hnsw.ef_search', least(greatest(wide, depth + depth / 4), 1000)::text, true),
     set_config('hnsw.iterative_scan', case when whole then 'off' else 'relaxed_order' end, true);
   -- In a language that is not the collection's these are other lexemes.
   if lexemes is not null and place.language = assumed then
