@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+from array import array
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 
-from rag import wiring
+from functions.query.filters import read
+from rag import ranking, wiring
 from rag.errors import UnavailableError
 from rag.store import search
-from tests.integration.deployment import BUCKET, Context, Deployment, notification, sample
+from rag.types import Scope
+from tests import fake_model
+from tests.integration.deployment import BUCKET, SPACE, Context, Deployment, notification, sample
 from tests.lexeme_counts import LEXEME_COUNTS
 from tests.scopes import ALL_OF
 
@@ -56,11 +61,15 @@ def scans(deployment: Deployment) -> dict[str, int]:
     return {name.rstrip("0123456789"): count for name, count in superuser(deployment, statement)}
 
 
+def by_index(deployment: Deployment) -> None:
+    """So few rows are sorted as fast: the index is to be used all the same."""
+    superuser(deployment, f"alter role rag_query in database {deployment.database.name} set enable_sort = off")
+
+
 @pytest.fixture
 def large(deployment: Deployment) -> Deployment:
     fill(deployment)
-    # So few rows are sorted as fast: the index is to be used all the same.
-    superuser(deployment, f"alter role rag_query in database {deployment.database.name} set enable_sort = off")
+    by_index(deployment)
     return deployment
 
 
@@ -75,6 +84,48 @@ def test_a_large_collection_answers_the_same_by_its_indexes(large: Deployment, m
     used = {"dense": {"embeddings_of_"}, "lexical": {"chunks_of_"}, "hybrid": {"embeddings_of_", "chunks_of_"}}[mode]
     assert {name for name, count in scans(large).items() if count} == used
     assert maintain(large) == {}
+
+
+def scattered(text: str) -> list[float]:
+    """A vector of this text alone."""
+    direction = random.Random(text)
+    return [direction.gauss(0, 1) for _ in range(SPACE.dimensions)]
+
+
+def nearest(deployment: Deployment, embeddings: list[list[float]]) -> list[str]:
+    """The chunk that questions of the dense leg alone find first, for each of the vectors."""
+    with deployment.function("rag_query"):
+        asked = partial(
+            wiring.search_store().search,
+            Scope(deployment.tenant),
+            "default",
+            lexemes=lambda _: {},
+            rank=lambda candidates, _: ranking.fuse(candidates, mode="dense"),
+            mode="dense",
+            filters=read({}),
+            depth=10,
+        )
+        return [str(asked(embedding=array("f", embedding)).hits[0].chunk_id) for embedding in embeddings]
+
+
+def test_every_chunk_that_is_ready_is_found_by_its_own_vector_exactly_and_by_index(deployment: Deployment) -> None:
+    def reply(handler: Any, body: dict[str, Any]) -> None:
+        fake_model.send_json(handler, fake_model.embeddings([scattered(text) for text in body["input"]]))
+
+    deployment.model.always = reply
+    fill(deployment)
+    own = """
+        select c.id::text, e.embedding::real[] from documents d join chunks c on c.document_id = d.id
+        left join embeddings e on e.chunk_id = c.id where d.status = 'ready' order by 1
+    """
+    chunks, embeddings = zip(*superuser(deployment, own), strict=True)
+    assert superuser(deployment, "select sum(chunk_count) from documents") == [(len(chunks),)]
+    assert len(set(map(tuple, embeddings))) == len(chunks) > LARGE
+    assert nearest(deployment, embeddings) == list(chunks)
+    by_index(deployment)
+    maintain(deployment)
+    assert nearest(deployment, embeddings) == list(chunks)
+    assert scans(deployment)["embeddings_of_"] == len(chunks)
 
 
 def test_a_small_collection_gets_no_index(large: Deployment) -> None:
