@@ -440,4 +440,21 @@ def test_each_indexed_collection_has_a_function_and_no_other_has(large: Deployme
     assert hits(large, QUESTIONS[0]) == before
     assert scans(large)["embeddings_of_"]
     maintain(large, threshold=1000)
+    assert superuser(large, functions) == [(name,)]  # for searches that are under way
+    assert hits(large, QUESTIONS[0]) == before
+    maintain(large, threshold=1000)
     assert superuser(large, functions) == []
+
+
+def test_a_search_that_saw_the_indexes_just_before_they_were_dropped_finds_the_same(large: Deployment) -> None:
+    maintain(large)
+    [(embedding,)] = superuser(large, "select embedding::text from embeddings limit 1")
+    exact = "select chunks from exact_dense_candidates(%s, %s, %s::halfvec, null, 20)"
+    by_index = "select chunks from dense_candidates(%s, %s, 4, %s::halfvec, null, 20)"
+    with psycopg.connect(large.database.dsn("rag_query")) as connection:
+        connection.execute(ALL_OF, [str(large.tenant)])
+        [seen] = connection.execute("select id, space_id from searched_collections where indexed").fetchall()
+        assert len(maintain(large, threshold=1000)) == 2
+        found = connection.execute(by_index, [*seen, embedding]).fetchall()
+        assert found == connection.execute(exact, [*seen, embedding]).fetchall()
+        assert len(found[0][0]) == 20

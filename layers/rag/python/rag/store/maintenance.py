@@ -7,7 +7,7 @@ leaves it invalid; the next run drops what is invalid and begins again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -152,12 +152,14 @@ class IndexMaintenance:
             connection.execute(_OWN, {"pattern": f"^({VECTORS}|{LEXEMES})[0-9]+$"}).fetchall()
         )
         kept = {name for size in sizes if size.chunk_count > self.threshold * KEPT_SHARE for name in size.indexes}
+        began_with = list(valid)
         for name in [name for name, good in valid.items() if not good or name not in kept]:
             connection.execute(_DROP.format(name=sql.Identifier(name)))
             del valid[name]
             yield Change(name, "dropped")
         grown = [size for size in sizes if size.chunk_count > self.threshold]
-        _make_functions(connection, [size for size in sizes if size in grown or size.indexes.keys() <= valid.keys()])
+        functions = [size for size in sizes if size in grown or size.indexes.keys() <= valid.keys()]
+        _make_functions(connection, functions, began_with=began_with)
         made = False
         for size in sorted(grown, key=lambda size: size.chunk_count):
             for name, make in size.indexes.items():
@@ -170,11 +172,16 @@ class IndexMaintenance:
             connection.execute(_ANALYSE)
 
 
-def _make_functions(connection: psycopg.Connection[Row], sizes: Sequence[Size]) -> None:
-    """Those of these collections, and of no others."""
+def _make_functions(connection: psycopg.Connection[Row], sizes: Sequence[Size], *, began_with: Iterable[str]) -> None:
+    """Those of these collections, and of no others but what had its index as the run began.
+
+    A search that saw the index just before it was dropped still calls the function, which finds the same without it;
+    the next run drops it.
+    """
     wanted = {size.function: size.nearest for size in sizes}
     there = {name for (name,) in connection.execute(_FUNCTIONS, {"pattern": f"^{NEAREST}[0-9]+$"}).fetchall()}
-    for name in there - wanted.keys():
+    called = {name.replace(VECTORS, NEAREST) for name in began_with}
+    for name in there - wanted.keys() - called:
         connection.execute(_DROP_FUNCTION.format(name=sql.Identifier(name)))
     for name in wanted.keys() - there:
         connection.execute(wanted[name])
