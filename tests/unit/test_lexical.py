@@ -101,15 +101,38 @@ def test_a_question_of_nothing_but_stop_words_still_finds_its_text() -> None:
     assert meets("To be or not to be", "Hamlet: To be, or not to be, that is the question.")
 
 
-def test_every_list_of_stop_words_belongs_to_a_language_and_is_written_without_accents() -> None:
+def test_every_list_of_stop_words_belongs_to_a_language_and_is_written_as_words_are_compared() -> None:
     assert lexical.STOP_WORDS.keys() <= lexical.LANGUAGES
     for words in lexical.STOP_WORDS.values():
         assert words == unicodedata.normalize("NFKC", words).casefold()
-        assert all(word.isascii() for word in words.split())
 
 
-def test_accented_stop_words_are_stop_words() -> None:
-    assert lexical.ask("¿Qué volcán está más al sur?", "spanish") == lexical.analyse("volcán sur", "spanish")
+def without_accents(text: str) -> str:
+    return "".join(mark for mark in unicodedata.normalize("NFD", text) if not unicodedata.combining(mark))
+
+
+@pytest.mark.parametrize(
+    ("language", "word"), [(language, word) for language, words in lexical.STOP_WORDS.items() for word in words.split()]
+)
+def test_stop_words_are_recognised_with_and_without_their_accents(language: str, word: str) -> None:
+    alone = lexical.analyse("7351", language)
+    for written in (word, word.capitalize(), unicodedata.normalize("NFD", word), without_accents(word)):
+        assert lexical.ask(f"{written} 7351", language) == alone
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("spanish", "también aquí según así aún cuál cuándo cuántos dónde él está están había más mí qué quién sí tú"),
+        ("french", "après très déjà à où là même mêmes étaient était étant êtes être"),
+        ("german", "für können über während"),
+        ("italian", "può così già né perché più è sì"),
+        ("portuguese", "também são à às após até está estão já lá não você vocês"),
+        ("dutch", "één"),
+    ],
+)
+def test_stop_words_as_people_write_them_weigh_nothing(language: str, words: str) -> None:
+    assert lexical.ask(f"{words} 7351", language) == lexical.analyse("7351", language)
 
 
 def test_term_ids_never_change_because_the_index_keeps_them() -> None:

@@ -244,4 +244,6 @@ def _fold(word: str) -> str:
 
 @lru_cache
 def _stop_terms(language: str) -> frozenset[int]:
-    return frozenset(_term(word, language) for word in STOP_WORDS.get(language, "").split())
+    """Of every listed word as it is written and as it is typed without accents: stemmers may treat the two unlike."""
+    words = STOP_WORDS.get(language, "").split()
+    return frozenset(_term(form, language) for word in words for form in (word, _fold(word)))
