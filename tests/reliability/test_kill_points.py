@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import queue
 import random
 import re
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,7 @@ from rag.migrations import ensure_space
 from rag.settings import Settings
 from rag.store.access import TenantStore
 from rag.store.database import Database
-from rag.types import EmbeddingSpace
+from rag.types import EmbeddingSpace, Location
 from tests import fake_model
 from tests.fake_model import FakeModel
 from tests.integration.deployment import BUCKET
@@ -39,6 +41,12 @@ AT_ONCE = Settings().ingest_threads
 WHEN = {"request": "before", "reply": "after"}
 # A kill is at the edge itself, or up to this much later: in whatever the worker does by itself then.
 LATER_SECONDS = 0.03
+# Of the texts whose vectors are stored: what an attempt that was cut short has kept, and what the version has.
+_STORED = """
+    select content_hash, true from pending_embeddings where document_id = %(document)s
+    union select c.content_hash, false from chunks c
+    join embeddings e on (e.tenant_id, e.chunk_id) = (c.tenant_id, c.id) where c.document_id = %(document)s
+"""
 
 _numbers = itertools.count(1)
 
@@ -104,6 +112,12 @@ class World:
 
     def rows(self, name: str) -> Rows:
         return all_rows(self.database.server.dsn(database=name))
+
+    def stored(self, name: str, key: str) -> dict[bytes, bool]:
+        """Hashes of the document's texts that have vectors, and whether they are kept for an attempt only."""
+        document = Location(uuid.UUID(self.tenant), "default", key).document_id
+        with psycopg.connect(self.database.server.dsn(database=name)) as connection:
+            return dict(connection.execute(_STORED, {"document": document}).fetchall())
 
     def deliver(self, name: str, key: str, *, receives: int = 1, kill: Kill | None = None) -> int:
         """One delivery of the key's message; how the worker ended. What it said to whom is in `edges` then."""
@@ -220,6 +234,7 @@ def calm(world: World) -> dict[str, Calm]:
             world.model.requests.clear()
             assert world.deliver(database, world.key(name)) == 0
             runs[name] = Calm(world.rows(database), list(world.edges), embedded(world.model))
+            assert asked(world.model) <= world.stored(database, name).keys()
     return runs
 
 
@@ -234,8 +249,9 @@ def test_a_dozen_kills_leave_the_rows_of_an_undisturbed_run(
 def test_kills_everywhere_also_of_the_redelivery_leave_the_rows_of_an_undisturbed_run(
     worlds: list[World], calm: dict[str, Calm], seed: int, record_fault: Any
 ) -> None:
-    points = hold(worlds, calm, random_kills(calm, seed + 1, runs=240), record_fault)
-    assert len(points) >= 12
+    ended = hold(worlds, calm, random_kills(calm, seed + 1, runs=240), record_fault)
+    assert len({point for one in ended for point in one.points}) >= 12
+    assert sum(one.kept for one in ended)  # else nothing was there to be charged for again
 
 
 @pytest.mark.faults_fast
@@ -291,8 +307,8 @@ def random_kills(calm: dict[str, Calm], seed: int, *, runs: int) -> list[tuple[s
 
 def hold(
     worlds: list[World], calm: dict[str, Calm], runs: list[tuple[str, list[Kill]]], record_fault: Any
-) -> Counter[str]:
-    """Every run ends with the rows of the calm one, and paid twice for no more than was under way; the points hit."""
+) -> list[Ended]:
+    """Every run ends with the rows of the calm one, and paid twice for nothing stored, and for no more than a round."""
     began = time.monotonic()
     idle: queue.SimpleQueue[World] = queue.SimpleQueue()
     for world in worlds:
@@ -310,38 +326,54 @@ def hold(
     broken = [each for one in ended for each in one.broken]
     points = Counter(point for one in ended for point in one.points)
     again, took = sum(one.embedded_again for one in ended), time.monotonic() - began
+    kept, stored = sum(one.kept for one in ended), sum(one.stored_again for one in ended)
     figure = f"{len(points)} points, {points.total()} kills, {again} texts embedded again, {took:.0f} s"
+    figure += f"; of {kept} kept by who was killed {stored}"
     record_fault("B1", injected=points.total(), violations=len(broken), figure=figure)
     assert broken == []
     assert points.total() >= 0.75 * len(runs)  # some come too late: the worker was done
-    return points
+    return ended
 
 
 @dataclass
 class Ended:
+    """`kept` texts had their vectors when a worker had died before the document was whole."""
+
     broken: list[str]
     points: list[str]
     embedded_again: int
+    kept: int
+    stored_again: int
 
 
 def killed(world: World, name: str, kills: list[Kill], expected: Calm) -> Ended:
     broken, points = [], []
+    kept, stored_again = set[bytes](), set[bytes]()
     at = f"{name}, {kills}"
     with world.clone() as database:
         world.model.requests.clear()
-        for receives, kill in enumerate(kills, start=1):
-            if world.deliver(database, world.key(name), receives=receives, kill=kill) == KILLED:
+        for receives, kill in enumerate([*kills, None], start=1):
+            stored, before = world.stored(database, name), len(world.model.requests)
+            kept |= {content_hash for content_hash, pending in stored.items() if pending}
+            status = world.deliver(database, world.key(name), receives=receives, kill=kill)
+            stored_again |= stored.keys() & asked(world.model, before)
+            if kill is not None and status == KILLED:
                 points.append(world.edges[kill.edge - 1])
-        status = world.deliver(database, world.key(name), receives=len(kills) + 1)
         broken += [f"{at}: the redelivery ended with {status}"] * (status != 0)
         broken += [f"{at}: other rows in {table}" for table in differing(world.rows(database), expected.rows)]
     repeated = embedded(world.model) - expected.embedded
     broken += [f"{at}: {repeated} texts were embedded again"] * (repeated > BATCH * AT_ONCE * len(points))
-    return Ended(broken, points, max(repeated, 0))
+    broken += [f"{at}: {len(stored_again)} texts that were stored were embedded again"] * bool(stored_again)
+    return Ended(broken, points, max(repeated, 0), len(kept), len(stored_again))
 
 
 def embedded(model: FakeModel) -> int:
     return sum(len(request["input"]) for request in model.requests)
+
+
+def asked(model: FakeModel, since: int = 0) -> set[bytes]:
+    """Of the texts of its requests from that number on, the hashes by which `rag.types.Chunk` knows them."""
+    return {hashlib.sha256(text.encode()).digest() for request in model.requests[since:] for text in request["input"]}
 
 
 def administer(server: Any, statement: str) -> None:
