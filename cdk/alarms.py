@@ -28,8 +28,9 @@ class Alarms(Construct):
         above: float | None = None,
         below: float | None = None,
         periods: int = 1,
+        missing: cloudwatch.TreatMissingData = cloudwatch.TreatMissingData.NOT_BREACHING,
     ) -> None:
-        """Alarm when the metric is above or below the threshold for so many of its periods; no value is no alarm."""
+        """Alarm when the metric is above or below the threshold for so many of its periods; mostly no value is none."""
         name = "-".join(filter(None, [of, runbook]))
         comparison = cloudwatch.ComparisonOperator
         alarm = cloudwatch.Alarm(
@@ -44,7 +45,7 @@ class Alarms(Construct):
             ),
             evaluation_periods=periods,
             datapoints_to_alarm=periods,
-            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            treat_missing_data=missing,
         )
         alarm.add_alarm_action(self._action)
         alarm.add_ok_action(self._action)

@@ -204,7 +204,17 @@ def function_closely(alarms: Alarms, watched: Function, reserved: int | None) ->
 
 
 def reconciling(alarms: Alarms, watched: Function) -> None:
-    """Whether events are lost, documents wait in vain, or the chain is broken."""
+    """Whether events are lost, documents wait in vain, or the chain is broken, and whether anybody looks."""
+    # Of a run that does not begin there is no value: neither of this metric nor of those below.
+    alarms.add(
+        "reconcile-silent",
+        _counted(watched, "ReconcileRuns"),
+        "Bucket and index have not been compared for a quarter of an hour: drift, stuck documents and a broken chain "
+        "would not be seen.",
+        below=1,
+        periods=3,  # one that begins a little late leaves a period empty
+        missing=cloudwatch.TreatMissingData.BREACHING,
+    )
     alarms.add(
         "drift",
         _counted(watched, "ReconcileDrift"),

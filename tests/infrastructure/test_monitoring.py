@@ -12,7 +12,7 @@ from aws_lambda_powertools import Metrics
 from cdk.alarms import RUNBOOKS
 from cdk.stages import DEV, STAGES
 from cdk.templates import Templates
-from functions.table import ASKING, FUNCTIONS
+from functions.table import ASKING, FUNCTIONS, RECONCILE
 from rag import telemetry
 from rag.types import Usage
 from tests.infrastructure.reading import only, properties, resources, template_of, text
@@ -20,12 +20,13 @@ from tests.infrastructure.reading import only, properties, resources, template_o
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [stage.name for stage in STAGES]
 ROWS = [row.name for row in FUNCTIONS]
+SCHEDULE_SECONDS = RECONCILE.schedule_seconds or 0
 MODELS = ("model-errors", "model-left-alone")
 MODELS_CLOSELY = ("model-throttled", "budget")
 ALWAYS = {
     *(f"{queue}-dead-letters" for queue in ("ingest", "maintain", "erase", "failures")),
     *(f"{row}-function-{what}" for row in ROWS for what in ("errors", "throttles")),
-    *("nobodys-documents", "own-objects", "drift", "documents-stuck", "canary-upload", "erasures"),
+    *("nobodys-documents", "own-objects", "drift", "documents-stuck", "canary-upload", "reconcile-silent", "erasures"),
     *(f"{row.name}-{what}" for row in ASKING for what in MODELS),
     "api-5xx",
     *("notifications-waiting", "notifications-given-up"),
@@ -64,7 +65,16 @@ def test_every_alarm_tells_the_topic_what_it_means_and_where_to_read_on(template
         assert meaning.endswith("."), name
         assert runbook in headings, name
         assert runbook == "canary" or "Topic" in text(alarm["AlarmActions"]), name
-        assert alarm["TreatMissingData"] == "notBreaching"
+        assert alarm["TreatMissingData"] == ("breaching" if name == "reconcile-silent" else "notBreaching")
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_a_schedule_that_is_off_is_not_silence(templates: Templates, stage: str) -> None:
+    alarm = alarms(templates, stage)["reconcile-silent"]
+    assert (alarm["MetricName"], alarm["Namespace"]) == ("ReconcileRuns", telemetry.NAMESPACE)
+    assert (alarm["Threshold"], alarm["ComparisonOperator"]) == (1, "LessThanThreshold")
+    watched = int(str(alarm["Period"])) * int(str(alarm["EvaluationPeriods"]))
+    assert watched == 3 * SCHEDULE_SECONDS
 
 
 def test_every_runbook_is_some_alarms(templates: Templates) -> None:

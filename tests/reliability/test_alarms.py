@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import psycopg
 import pytest
+from aws_lambda_powertools import Metrics
 
+from rag import telemetry
+from rag.ingestion import Outcome
+from rag.types import Usage
 from tests import fake_model
 from tests.integration.deployment import BUCKET, Context, Deployment, notification, sample
 
-SNAPSHOT = Path(__file__).resolve().parents[1] / "infrastructure" / "snapshots" / "prod.json"
+ROOT = Path(__file__).resolve().parents[2]
+SNAPSHOT = ROOT / "tests" / "infrastructure" / "snapshots" / "prod.json"
 NOWHERE = "http://127.0.0.1:9"
 # What AWS counts by itself when a message has failed for good.
 DEAD_LETTERS = "rag-prod-ingest-dead-letters"
@@ -205,5 +212,70 @@ def test_a_loss_is_counted_and_its_metric_has_an_alarm(
 def test_every_alarm_of_a_metric_of_ours_has_a_fault_here_or_is_of_no_loss() -> None:
     lost = {metric for _, metric in FAULTS.values()}
     metrics = {name for name in alarms(json.loads(SNAPSHOT.read_text())) if not name.startswith("rag-")}
-    # The denominator of a rate; the age of what waits, which ends in what is given up.
-    assert metrics - lost <= {"ModelRequests", "OldestNotificationSeconds"}
+    # The denominator of a rate; the age of what waits, which ends in what is given up; runs, where none is the loss.
+    assert metrics - lost <= {"ModelRequests", "OldestNotificationSeconds", "ReconcileRuns"}
+
+
+# Of a loss, or near one, and without an alarm: the alarm that rings instead, where one does, and why that is enough.
+WITHOUT_AN_ALARM: dict[str, tuple[str | None, str]] = {
+    "DocumentsFailed": (None, "a verdict on one document, told to whoever uploaded it by its state and its event"),
+    "MessagesFailed": ("ingest-dead-letters", "it is delivered again; what is given up is dead"),
+    "MessagesPutOff": ("ingest-model-left-alone", "it waits for a model or a budget, and those have alarms"),
+    "MessagesSuspected": ("ingest-function-errors", "the sandbox that it ended was an error of the function"),
+    "DocumentsBuried": ("ingest-dead-letters", "its message is dead"),
+    "DocumentsContinued": ("ingest-dead-letters", "it goes on; what comes no further fails its message"),
+    "DocumentsRequeued": ("documents-stuck", "it is asked for again, and stuck if that was in vain"),
+    "EventsIgnored": ("drift", "folders and the like are no documents; a key that was one is missing in the index"),
+    "ErasuresUnfinished": ("erasures", "whatever fails is in ErasuresFailed; the others only need another run"),
+    "ListsOfOneDocument": (None, "no threshold tells an attack from a manual that everybody asks about (runbooks.md)"),
+}
+OF_NO_LOSS = {
+    *("Batches", "DocumentsReady", "DocumentsDescribed", "DocumentsForgotten", "DocumentsUnchanged"),
+    *("DocumentsDuplicate", "NotificationsTold", "ErasureRuns", "ErasuresFinished", "TenantActions"),
+    *("ObjectsCompared", "ReconcilePassSeconds", "CanarySeconds"),
+    *("MaintenanceRuns", "IndexesChanged", "ChunksWeighedAnew", "StatisticsAddedUp", "AuditRowsDropped"),
+    *("Requests", "QueryRequests", "QueryDuration", "SearchRequests", "SearchDuration"),
+    *("CacheHits", "CacheMisses", "ModelTokens"),
+}
+
+
+def test_each_metric_has_an_alarm_or_a_reason_for_none() -> None:
+    watched = alarms(json.loads(SNAPSHOT.read_text()))
+    metrics = {name for name in watched if not name.startswith("rag-")}
+    told = metrics | WITHOUT_AN_ALARM.keys() | OF_NO_LOSS
+    assert (metrics & WITHOUT_AN_ALARM.keys(), (metrics | WITHOUT_AN_ALARM.keys()) & OF_NO_LOSS) == (set(), set())
+    assert {f"rag-prod-{alarm}" for alarm, _ in WITHOUT_AN_ALARM.values() if alarm} <= watched
+    assert set(names_of_metrics()) == told
+
+
+def names_of_metrics() -> Iterator[str]:
+    """What the functions count, as their source names it."""
+    metrics = Metrics(namespace=telemetry.NAMESPACE, service="any")
+    telemetry.count_usage(metrics, Usage(*[1] * 7))
+    yield from metrics.metric_set
+    metrics.clear_metrics()
+    for source in (ROOT / "functions").rglob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Call):
+                yield from counted_by(node)
+
+
+def counted_by(call: ast.Call) -> Iterator[str]:
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    if name == "count_signs":
+        yield from (keyword.arg for keyword in call.keywords if keyword.arg)
+    if name == "measure":
+        yield from (f"{operation}{what}" for operation in strings(call.args[0]) for what in ("Requests", "Duration"))
+    if name in {"add_metric", "count_by"} and call.args:
+        if isinstance(call.args[0], ast.JoinedStr):
+            if strings(call.args[0]) == ["Documents"]:
+                yield from (f"Documents{result.capitalize()}" for result in get_args(get_type_hints(Outcome)["result"]))
+        else:
+            yield from strings(call.args[0])
+
+
+def strings(node: ast.AST) -> list[str]:
+    """All that the expression may be, or is put together of."""
+    return [
+        each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and re.match("[A-Z]", str(each.value))
+    ]
