@@ -85,7 +85,7 @@ def _respond(
 ) -> questions.QueryResponse:
     from rag.conversing import Turn  # noqa: PLC0415 (what answers, the function that only searches never needs)
 
-    asked = asking.question(who, body.question, body, body.wanted)
+    asked = asking.question(who, body.question, body, body.wanted(wiring.settings()))
     with asking.model(who, trail, streamed=listener is not None) as model:
         if body.conversation or body.conversation_id:
             turn = _converse(who, asked, body, until, listener, model)

@@ -15,7 +15,7 @@ from rag.searching import Stages
 from rag.settings import Settings
 from rag.types import Answer, Citation, Conversation, Filters, Fusion, Hit, Message, Mode, Rerank, Speaker, Style
 
-TOP_K = 10
+SEARCH_TOP_K = 10
 SUMMARY_TOP_K = 20
 
 
@@ -49,7 +49,7 @@ class Options(Body, defer_build=True):
 class SearchRequest(Options, defer_build=False):
     query: QuestionText
     # Three hundred passages hold a hundred documents, which is as far as evaluations look.
-    top_k: Annotated[int, Field(ge=1, le=300)] = TOP_K
+    top_k: Annotated[int, Field(ge=1, le=300)] = SEARCH_TOP_K
 
 
 class QueryRequest(Options, defer_build=False):
@@ -60,9 +60,8 @@ class QueryRequest(Options, defer_build=False):
     conversation_id: uuid.UUID | None = None
     stream: bool = False
 
-    @property
-    def wanted(self) -> int:
-        return self.top_k or (SUMMARY_TOP_K if self.style == "summary" else TOP_K)
+    def wanted(self, settings: Settings) -> int:
+        return self.top_k or max(settings.rerank_top_k, SUMMARY_TOP_K if self.style == "summary" else 1)
 
 
 class HitBody(BaseModel):

@@ -10,7 +10,13 @@ from local.cli.listening import listen
 from local.cli.output import is_terminal, milliseconds, one_line, plural, safe, wrapped
 from local.cli.remote import CollectionName, Session, remote
 
-TopK = Annotated[int, typer.Option("--top-k", metavar="N", min=1, max=100, help="How many passages to look at.")]
+TopK = Annotated[int, typer.Option("--top-k", metavar="N", min=1, max=100, help="How many passages to show.")]
+TopKOfAnswer = Annotated[
+    int | None,
+    typer.Option(
+        "--top-k", metavar="N", min=1, max=100, help="How many passages to look at. [default: as the platform is set]"
+    ),
+]
 Mode = Annotated[
     Literal["hybrid", "dense", "lexical"],
     typer.Option("--mode", help="Search by meaning and words, or by one of them."),
@@ -88,7 +94,7 @@ async def ask(
     session: Session,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="In quotes, as one argument.")],
     collection: CollectionName = "default",
-    top_k: TopK = 10,
+    top_k: TopKOfAnswer = None,
     mode: Mode = "hybrid",
     filter: Filter = None,  # noqa: A002 (the name of the option)
     fusion: Fusion = None,
@@ -118,7 +124,7 @@ async def ask(
     """
     options = {"fusion": fusion, "diversity": diversity, "per_document": per_document, "rerank": rerank}
     fate = None if why_not is None else await explanation.document_id(session.client, why_not, collection)
-    body = _body(collection, top_k, mode, filter, explain=explain or None, why_not=fate, **options)
+    body = _body(collection, mode, filter, top_k=top_k, explain=explain or None, why_not=fate, **options)
     body |= {"question": question, "style": style} | _turn(conversation)
     if is_terminal() and not (no_stream or session.json):
         reply = await listen(session, body)
@@ -149,14 +155,14 @@ async def search(
     """
     options = {"fusion": fusion, "diversity": diversity, "per_document": per_document, "rerank": rerank}
     fate = None if why_not is None else await explanation.document_id(session.client, why_not, collection)
-    body = _body(collection, top_k, mode, filter, explain=explain or None, why_not=fate, **options)
+    body = _body(collection, mode, filter, top_k=top_k, explain=explain or None, why_not=fate, **options)
     reply = await session.client.call("POST", "/v1/search", body=body | {"query": query})
     session.show(reply, _tell_hits)
     return 0
 
 
-def _body(collection: str, top_k: int, mode: str, expressions: list[str] | None, **options: Any) -> dict[str, Any]:
-    body = {"collection": collection, "top_k": top_k, "mode": mode}
+def _body(collection: str, mode: str, expressions: list[str] | None, **options: Any) -> dict[str, Any]:
+    body = {"collection": collection, "mode": mode}
     chosen = {name: value for name, value in options.items() if value is not None}
     return body | chosen | ({"filters": filters(expressions)} if expressions else {})
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any
 
 import pytest
 
-from tests.integration.deployment import Deployment
+from tests.integration.deployment import BUCKET, Deployment, notification
 
 QUERY = {"query": "refunds for parcels"}
 
@@ -106,6 +107,36 @@ def test_a_foreign_document_is_explained_as_an_absent_one(filled: Deployment) ->
     theirs = filled.ask("GET", "/v1/documents", tenant=stranger).json["documents"][0]["id"]
     fates = [search(filled, why_not=asked)["explanation"]["why_not"] for asked in (theirs, str(uuid.uuid4()))]
     assert [fate | {"document_id": ""} for fate in fates] == [fates[0] | {"document_id": ""}] * 2
+
+
+@pytest.mark.parametrize("kept", [4, 14])
+def test_the_reranker_sees_the_candidates_and_an_answer_rests_on_what_is_kept_of_them(
+    deployment: Deployment, kept: int
+) -> None:
+    keys = [f"{deployment.tenant}/default/{number}.txt" for number in range(24)]
+    for number, key in enumerate(keys):
+        deployment.s3.put_object(Bucket=BUCKET, Key=key, Body=f"Refunds for parcels of kind {number}.")
+    assert deployment.ingest(notification(*keys)) == {"batchItemFailures": []}
+    deployment.settings |= {"RAG_RERANK": "llm", "RAG_TOP_K": "22", "RAG_RERANK_TOP_K": str(kept)}
+    deployment.model.says = "[22] > [1]"
+
+    def ask(**body: Any) -> tuple[list[int], list[str]]:
+        """How many passages each call to the chat model showed, and the texts of the hits."""
+        before = len(deployment.model.requests)
+        reply = deployment.ask("POST", "/v1/query", {"question": QUERY["query"], **body})
+        assert reply.status == 200, reply.json
+        chats = [request["messages"] for request in deployment.model.requests[before:] if "messages" in request]
+        shown = [len(re.findall(r'^{"n": ', messages[-1]["content"], re.MULTILINE)) for messages in chats]
+        return shown, [hit["content"] for hit in reply.json["hits"]]
+
+    in_order = [hit["content"] for hit in search(deployment, rerank="none", top_k=22)["hits"]]
+    shown, hits = ask()
+    assert shown == [22, kept]
+    assert hits == [in_order[21], *in_order[: kept - 1]]
+    shown, hits = ask(top_k=2)
+    assert (shown[-1], hits) == (2, [in_order[21], in_order[0]])
+    shown, hits = ask(style="summary")
+    assert (shown[-1], len(hits)) == (20, 20)
 
 
 def test_what_was_found_and_not_cited_is_told_of_an_answer(filled: Deployment) -> None:

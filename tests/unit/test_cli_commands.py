@@ -209,6 +209,13 @@ def test_ask_prints_the_answer_its_citations_and_how_it_came_about(
     assert body == {"question": "How much leave?", "collection": "hr", "top_k": 5, "mode": "dense", "style": "short"}
 
 
+def test_how_many_passages_an_answer_looks_at_is_left_to_the_platform(api: Api) -> None:
+    api.reply("/v1/query", ANSWER)
+    assert rag("ask", "How much leave?", "--style", "summary") == 0
+    [(_, _, _, body)] = api.requests
+    assert "top_k" not in body
+
+
 def test_ask_without_an_answer_says_so_and_succeeds(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     api.reply(
         "/v1/query", ANSWER | {"answer": "The documents do not say.", "citations": [], "model": None, "cached": False}

@@ -118,7 +118,12 @@ class Settings(BaseModel):
         600, ge=0, description="How soon the canary must be ready or gone; 0: there is none; for reconcile only."
     )
     top_k: int = Field(20, ge=1, le=300, description="Candidates that diversity and reranking choose from.")
-    rerank_top_k: int = Field(10, ge=1, le=100, description="Passages that an answer is based on.")
+    rerank_top_k: int = Field(
+        10,
+        ge=1,
+        le=100,
+        description="Passages retrieved for an answer, unless its request says how many; the model is shown no more.",
+    )
     fusion: Fusion = Field("weighted", description="How both legs become one order: weighted or rrf.")
     mmr_lambda: float = Field(1, ge=0, le=1, description="Weight of relevance against diversity; 1: no diversity.")
     per_document: int | None = Field(None, ge=1, le=300, description="Passages of one document at most; unset: all.")
