@@ -61,6 +61,31 @@ def test_a_question_meets_the_text_that_says_the_same(question: str, text: str, 
 
 
 @pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("spanish", "francés después además interés japonés murió nació energía compañía huracán"),
+        ("portuguese", "população educação português informação mãe"),
+        ("french", "université première sécurité société"),
+        ("italian", "partirò verità qualità"),
+    ],
+)
+def test_a_word_typed_without_its_accents_meets_the_text_that_has_them(language: str, words: str) -> None:
+    for word in words.split():
+        assert meets(without_accents(word), f"x {word}.", language), word
+        assert meets(word, f"x {word}.", language), word
+
+
+def test_a_word_with_accents_weighs_once_in_a_question() -> None:
+    assert lexical.ask("francés", "spanish").total() == 1
+    assert lexical.analyse("francés", "spanish").total() == 2
+
+
+def test_words_that_are_stemmed_alike_without_accents_count_once() -> None:
+    for text, language in (("canción mundial", "spanish"), ("été là", "french"), ("résumé café", "english")):
+        assert lexical.analyse(text, language).total() == 2
+
+
+@pytest.mark.parametrize(
     ("question", "text"),
     [
         ("71,137", "net sales of 71137 million"),

@@ -57,6 +57,9 @@ _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
 # What people leave out when they type.
 _ACCENT = re.compile(f"[\u0300-\u036f{_POINT}]")
 
+# Languages whose accents are often left out, and whose stemmers read them (docs/decisions/0038).
+_TYPED_BARE = frozenset({"french", "italian", "portuguese", "spanish"})
+
 UNSTEMMED = frozenset({"simple", "chinese", "japanese", "korean", "thai"})
 LANGUAGES = frozenset(Stemmer.algorithms()) - {"porter", "dutch_porter"} | UNSTEMMED
 
@@ -66,11 +69,16 @@ def analyse(text: str, language: str) -> Counter[int]:
 
     Words are stemmed by Snowball for `language` (one of `LANGUAGES`), then lose their accents. What is written
     together counts in its parts and as a whole without the joiners: `IL-2` meets `IL2`, `71,137` meets `71137` (worth
-    0.004 nDCG@10 on SciFact). Runs of Chinese, Japanese, Korean, Thai, … count in pairs of characters.
+    0.004 nDCG@10 on SciFact). Runs of Chinese, Japanese, Korean, Thai, … count in pairs of characters. In languages
+    whose accents are often left out, a word that is stemmed otherwise without them counts in both ways.
     """
+    return _count(text, _terms(language, bare_too=language in _TYPED_BARE))
+
+
+def _count(text: str, terms: _Terms) -> Counter[int]:
     if not text.isascii():
         text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
-    pieces, terms = text.casefold().split(), _terms(language)
+    pieces = text.casefold().split()
     counts = Counter(map(terms.__getitem__, pieces))
     if counts.pop(_NO_ONE_TERM, 0):
         counts.update(chain.from_iterable(terms.every(piece) for piece in pieces if terms[piece] == _NO_ONE_TERM))
@@ -78,8 +86,8 @@ def analyse(text: str, language: str) -> Counter[int]:
 
 
 def ask(text: str, language: str) -> Counter[int]:
-    """Count the terms of a question: as `analyse`, without stop words unless there is nothing else."""
-    terms = analyse(text, language)
+    """Count the terms of a question: each word as it is typed, without stop words unless there is nothing else."""
+    terms = _count(text, _terms(language, bare_too=False))
     telling = Counter({term: count for term, count in terms.items() if term not in _stop_terms(language)})
     return telling or terms
 
@@ -144,9 +152,10 @@ class _Terms(dict[str, int]):
     No token reaches beyond a blank, and most pieces are seen again and again.
     """
 
-    def __init__(self, language: str) -> None:
+    def __init__(self, language: str, *, bare_too: bool = False) -> None:
         super().__init__()
         self._language = language
+        self._bare_too = bare_too
         self._every: dict[str, tuple[int, ...]] = {}
 
     def __missing__(self, piece: str) -> int:
@@ -164,7 +173,10 @@ class _Terms(dict[str, int]):
         if known is not None:
             return known
         lexemes = chain.from_iterable(map(_lexemes, _tokens(piece)))
-        terms = tuple(_term(lexeme, self._language) for lexeme in lexemes)
+        if self._bare_too:
+            terms = tuple(chain.from_iterable(_with_bare(lexeme, self._language) for lexeme in lexemes))
+        else:
+            terms = tuple(_term(lexeme, self._language) for lexeme in lexemes)
         if len(terms) != 1:
             _remember(self._every, piece, terms, _MOST_REMEMBERED)
         return terms
@@ -194,9 +206,9 @@ def _patterns(*, ascii_only: bool) -> tuple[re.Pattern[str], re.Pattern[str]]:
     )
 
 
-@lru_cache(maxsize=len(LANGUAGES))
-def _terms(language: str) -> _Terms:
-    return _Terms(language)
+@lru_cache(maxsize=len(LANGUAGES) + len(_TYPED_BARE))
+def _terms(language: str, *, bare_too: bool) -> _Terms:
+    return _Terms(language, bare_too=bare_too)
 
 
 def _lexemes(token: str) -> Iterator[str]:
@@ -215,6 +227,11 @@ def _term(lexeme: str, language: str) -> int:
     """A stable id: the same on every machine and in every version, because the index keeps it."""
     stem = _fold(_stem(lexeme[:_LONGEST_TERM], language))
     return int.from_bytes(blake2b(stem.encode(), digest_size=8).digest(), "big") % (DIMENSIONS - 1) + 1
+
+
+def _with_bare(lexeme: str, language: str) -> tuple[int, ...]:
+    term, bare = _term(lexeme, language), _term(_fold(lexeme), language)
+    return (term,) if term == bare else (term, bare)
 
 
 def _stem(word: str, language: str) -> str:
