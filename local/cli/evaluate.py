@@ -5,6 +5,7 @@ import json as json_module
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -28,6 +29,8 @@ CONCURRENCY = 4
 # Hits are chunks: so many hold a hundred documents.
 HITS = 300
 ANSWER_HITS = 5
+# What is said there instead of an answer, or without a passage that holds it, refuses nothing.
+NO_REFUSAL = ("retrieval_only", "ungrounded")
 
 EPILOG = """\b
 Examples:
@@ -174,18 +177,22 @@ async def _questions(
 
         await put_all(session, find([documents]), collection, wait_seconds=timeout_seconds)
     found: list[tuple[AskedOfFile, bool, bool, bool]] = []
+    degraded: Counter[str] = Counter()
 
     async def one(asked: AskedOfFile) -> None:
         hits = await _hits(session, asked, collection)
         holding = [hit for hit in hits if asked.answer and _plain(asked.answer) in _plain(hit["content"])]
         paged = any(hit["page"] in asked.pages for hit in holding)
-        abstained = asked.answer is None and await _abstains(session, asked, collection)
+        abstained = asked.answer is None and await _abstains(session, asked, collection, degraded)
         found.append((asked, bool(holding), paged, abstained))
 
     await _all(session, "asking", one, questions)
     answerable = [row for row in found if row[0].answer]
     paged = [row for row in answerable if row[0].pages]
     unanswerable = [row for row in found if not row[0].answer]
+    if degraded:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(degraded.items()))
+        note(f"Of {plural(len(unanswerable), 'answer')} {degraded.total()} degraded: {reasons}")
     return {
         "questions": {
             f"answer_hit_rate@{ANSWER_HITS}": metrics.share(sum(row[1] for row in answerable), len(answerable)),
@@ -201,9 +208,10 @@ async def _hits(session: Session, asked: AskedOfFile, collection: str) -> list[d
     return hits
 
 
-async def _abstains(session: Session, asked: AskedOfFile, collection: str) -> bool:
+async def _abstains(session: Session, asked: AskedOfFile, collection: str, degraded: Counter[str]) -> bool:
     reply = await session.client.call("POST", "/v1/query", body={"question": asked.question, "collection": collection})
-    return not reply["citations"]
+    degraded.update([reply["degraded"]] if reply["degraded"] else [])
+    return not reply["citations"] and reply["degraded"] not in NO_REFUSAL
 
 
 def _plain(text: str) -> str:

@@ -1,0 +1,62 @@
+"""What `rag eval` makes of the replies to a question file, against a scripted API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local import cli
+from tests.unit.scripted_api import KEY, Api, serving
+
+REFUSED = {"answer": "The documents do not answer this question.", "citations": [], "hits": [], "degraded": None}
+UNANSWERABLE = {"question": "Who won?", "answerable": False}
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    with serving() as api:
+        monkeypatch.setenv("RAG_URL", api.url)
+        monkeypatch.setenv("RAG_API_KEY", KEY)
+        yield api
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "questions.jsonl"
+
+
+def figures(file: Path, asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
+    """What is measured of one question, and what is said beside it."""
+    file.write_text(json.dumps(asked))
+    assert cli.run(["eval", str(file), "--json"]) == 0
+    out, err = capsys.readouterr()
+    found: dict[str, Any] = json.loads(out)["questions"]
+    return found, err
+
+
+@pytest.mark.parametrize(
+    ("reply", "rate"),
+    [
+        ({}, 1.0),
+        ({"degraded": "lexical_only"}, 1.0),
+        ({"degraded": "not_reranked"}, 1.0),
+        ({"answer": "The model is not available just now.", "degraded": "retrieval_only"}, 0.0),
+        ({"answer": "It was Ann.", "degraded": "ungrounded"}, 0.0),
+        ({"answer": "It was Ann. [1]", "citations": [{"n": 1}]}, 0.0),
+    ],
+    ids=lambda value: str(value.get("degraded", len(value))) if isinstance(value, dict) else "",
+)
+def test_only_a_refusal_to_answer_is_an_abstention(
+    api: Api, file: Path, capsys: pytest.CaptureFixture[str], reply: dict[str, Any], rate: float
+) -> None:
+    api.reply("/v1/search", {"hits": []})
+    api.reply("/v1/query", REFUSED | reply)
+    found, said = figures(file, UNANSWERABLE, capsys)
+    assert found["abstention_rate"] == rate
+    degraded = reply.get("degraded")
+    assert (f"Of 1 answer 1 degraded: 1 {degraded}" in said) is (degraded is not None)
+    assert degraded or "degraded" not in said
