@@ -34,7 +34,7 @@ def tell(explanation: dict[str, Any], hits: list[dict[str, Any]]) -> None:
         (
             place,
             *(_stood(path[leg]) for leg in _LEGS),
-            *(_rank(path[stage]) for stage in ran),
+            *(_stood(path[stage]) if stage == "diversified" else _rank(path[stage]) for stage in ran),
             keys.get(path["chunk_id"], path["document_id"]),
         )
         for place, path in enumerate(explanation["hits"], start=1)
@@ -61,7 +61,9 @@ def _tell_fate(fate: dict[str, Any], last: dict[str, float]) -> None:
 
 
 def _stood(place: dict[str, Any] | None) -> str:
-    return "" if place is None else f"{_rank(place['rank'])}  {place['score']:.3f}"
+    if place is None:
+        return ""
+    return _rank(place["rank"]) + ("" if place["score"] is None else f"  {place['score']:.3f}")
 
 
 def _rank(rank: int | None) -> str:

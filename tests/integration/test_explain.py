@@ -47,7 +47,11 @@ def test_each_hit_tells_its_rank_and_score_in_each_leg_and_after_each_stage(fill
     assert [path["chunk_id"] for path in told["hits"]] == [hit["chunk_id"] for hit in found["hits"]]
     assert [path["returned"] for path in told["hits"]] == [1, 2]
     assert [path["fused"]["score"] for path in told["hits"]] == [hit["score"] for hit in found["hits"]]
-    best = told["hits"][0]
+    best, other = told["hits"]
+    assert best["diversified"]["rank"] == 1
+    assert best["diversified"]["score"] == pytest.approx(0.7 * best["fused"]["score"], abs=1e-5)
+    assert other["diversified"]["rank"] == 2
+    assert other["diversified"]["score"] <= 0.7 * other["fused"]["score"] + 1e-5
     assert best["lexical"]["rank"] == 1
     assert best["lexical"]["score"] > 0
     assert best["dense"]["rank"] in {1, 2, 3}

@@ -75,7 +75,7 @@ def test_no_document_has_more_than_its_cap_and_none_has_fewer_than_it_could(foun
 
 @given(found=RANKED, wanted=st.integers(0, 90), seed=st.integers())
 def test_with_all_weight_on_relevance_the_order_stays(found: Ranked, wanted: int, seed: int) -> None:
-    assert diversify(found, anywhere(seed, 80), weight=1, wanted=wanted) == found[:wanted]
+    assert diversify(found, anywhere(seed, 80), weight=1, wanted=wanted).chosen == found[:wanted]
 
 
 @given(
@@ -88,7 +88,7 @@ def test_with_all_weight_on_relevance_the_order_stays(found: Ranked, wanted: int
 def test_what_is_chosen_was_there_once_and_is_as_many_as_wanted(
     found: Ranked, wanted: int, weight: float, seed: int, known: int
 ) -> None:
-    chosen = diversify(found, anywhere(seed, known), weight=weight, wanted=wanted)
+    chosen = diversify(found, anywhere(seed, known), weight=weight, wanted=wanted).chosen
     assert len(chosen) == min(wanted, len(found))
     assert len(set(places(chosen))) == len(chosen)
     assert set(places(chosen)) <= set(places(found))
@@ -98,17 +98,32 @@ def test_what_is_chosen_was_there_once_and_is_as_many_as_wanted(
 def test_the_second_of_two_alike_gives_way_to_something_new() -> None:
     found = ranked([0.9, 0.89, 0.7])
     alike = vectors([1, 0], [1, 0.01], [0, 1])
-    assert places(diversify(found, alike, weight=0.5, wanted=2)) == [0, 2]
-    assert places(diversify(found, alike, weight=0.5, wanted=3)) == [0, 2, 1]
-    assert places(diversify(found, alike, weight=0.9, wanted=2)) == [0, 1]
+    assert places(diversify(found, alike, weight=0.5, wanted=2).chosen) == [0, 2]
+    assert places(diversify(found, alike, weight=0.5, wanted=3).chosen) == [0, 2, 1]
+    assert places(diversify(found, alike, weight=0.9, wanted=2).chosen) == [0, 1]
+
+
+def test_each_is_told_with_its_marginal_relevance_when_it_was_chosen() -> None:
+    found = ranked([0.9, 0.88, 0.7])
+    chosen, marginal = diversify(found, vectors([1, 0], [0.8, 0.6], [0, 1]), weight=0.75, wanted=3)
+    assert places(chosen) == [0, 2, 1]
+    assert [score for _, score in chosen] == [0.9, 0.7, 0.88]
+    assert [marginal[uuid.UUID(int=n)] for n in (0, 2, 1)] == pytest.approx([0.675, 0.525, 0.66 - 0.2])
+
+
+def test_what_is_behind_those_that_take_part_has_no_marginal_relevance() -> None:
+    found = ranked([0.5] * (MMR_MAX_CANDIDATES + 2))
+    chosen, marginal = diversify(found, {}, weight=0.5, wanted=MMR_MAX_CANDIDATES + 2)
+    assert places(chosen) == places(found)
+    assert list(marginal) == [candidate.chunk_id for candidate, _ in found[:MMR_MAX_CANDIDATES]]
 
 
 def test_length_does_not_count_and_a_chunk_without_a_vector_resembles_none() -> None:
     found = ranked([0.9, 0.89, 0.7])
-    assert places(diversify(found, vectors([9, 0], [0.1, 0.001]), weight=0.5, wanted=2)) == [0, 2]
+    assert places(diversify(found, vectors([9, 0], [0.1, 0.001]), weight=0.5, wanted=2).chosen) == [0, 2]
 
 
 @pytest.mark.parametrize("wanted", [0, 1])
 def test_nothing_is_chosen_from_nothing(wanted: int) -> None:
-    assert diversify([], {}, weight=0.5, wanted=wanted) == []
+    assert diversify([], {}, weight=0.5, wanted=wanted).chosen == []
     assert cap([], 1) == []

@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import mul
+from typing import NamedTuple
 
 from rag.types import Candidate, Vector
 
@@ -15,6 +16,13 @@ from rag.types import Candidate, Vector
 MMR_MAX_CANDIDATES = 50
 
 Ranked = Sequence[tuple[Candidate, float]]
+
+
+class Diversified(NamedTuple):
+    """What was chosen, each with the score that it had; `marginal` is what each that took part was chosen for."""
+
+    chosen: list[tuple[Candidate, float]]
+    marginal: dict[uuid.UUID, float]
 
 
 def rivals(ranked: Ranked) -> list[uuid.UUID]:
@@ -67,9 +75,7 @@ def cap(ranked: Ranked, most: int) -> list[tuple[Candidate, float]]:
     return kept
 
 
-def diversify(
-    ranked: Ranked, vectors: Mapping[uuid.UUID, Vector], *, weight: float, wanted: int
-) -> list[tuple[Candidate, float]]:
+def diversify(ranked: Ranked, vectors: Mapping[uuid.UUID, Vector], *, weight: float, wanted: int) -> Diversified:
     """Choose `wanted` of the candidates, each for its score and for how little it resembles those before it.
 
     Maximal marginal relevance (Carbonell and Goldstein, 1998): the next is the one with the largest
@@ -78,20 +84,24 @@ def diversify(
     none.
     """
     if weight >= 1:
-        return list(ranked[:wanted])
+        return Diversified(list(ranked[:wanted]), {})
     rest = list(ranked[:MMR_MAX_CANDIDATES])
     units = {candidate.chunk_id: _unit(vectors.get(candidate.chunk_id)) for candidate, _ in rest}
     likeness = [0.0] * len(rest)
     chosen: list[tuple[Candidate, float]] = []
+    marginal: dict[uuid.UUID, float] = {}
     while rest and len(chosen) < wanted:
+        margins = [weight * score - (1 - weight) * alike for (_, score), alike in zip(rest, likeness, strict=True)]
         # The first of equals: where likeness says nothing, the order given does.
-        best = max(range(len(rest)), key=lambda n: weight * rest[n][1] - (1 - weight) * likeness[n])
+        best = max(range(len(rest)), key=margins.__getitem__)
         chosen.append(rest.pop(best))
         likeness.pop(best)
-        latest = units[chosen[-1][0].chunk_id]
+        latest_id = chosen[-1][0].chunk_id
+        marginal[latest_id] = margins[best]
+        latest = units[latest_id]
         cosines = (_dot(units[candidate.chunk_id], latest) for candidate, _ in rest)
         likeness = [max(pair) for pair in zip(likeness, cosines, strict=True)]
-    return [*chosen, *ranked[MMR_MAX_CANDIDATES:]][:wanted]
+    return Diversified([*chosen, *ranked[MMR_MAX_CANDIDATES:]][:wanted], marginal)
 
 
 def _unit(vector: Vector | None) -> list[float]:

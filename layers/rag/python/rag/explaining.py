@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rag import ranking
-from rag.diversifying import Ranked
+from rag.diversifying import Diversified, Ranked
 from rag.types import Answer, Candidate, Fusion, Hit, Mode, Status, Whereabouts
 
 Stage = Literal[
@@ -48,10 +48,18 @@ _FATES: dict[Stage, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a chunk stands in one leg: no rank where it was not among the leg's best, no score where it is unknown."""
+    """Where a chunk stands in one leg, or fused: no rank where it was not among the leg's best."""
 
     rank: int | None
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Where MMR put a chunk, and for what marginal relevance; None behind those that took part."""
+
+    rank: int
+    score: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,7 @@ class Path:
     fused: Place | None
     distinct: int | None
     capped: int | None
-    diversified: int | None
+    diversified: Chosen | None
     reranked: int | None
     returned: int | None
 
@@ -117,7 +125,7 @@ class Trace:
     depth: int
     pool: int
     capped: Ranked | None = None
-    diversified: Ranked | None = None
+    diversified: Diversified | None = None
     asked_about: uuid.UUID | None = None
     whereabouts: Whereabouts | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
@@ -167,12 +175,13 @@ class _Paths:
             "fused": _order(trace.fused),
             "distinct": _order(trace.distinct),
             "capped": _order(trace.capped),
-            "diversified": _order(trace.diversified),
+            "diversified": _order(trace.diversified.chosen if trace.diversified else None),
             "reranked": None if reranked is None else _numbered([hit.chunk_id for hit in reranked]),
             "returned": _numbered([hit.chunk_id for hit in hits]),
         }
         self._pool = (trace.distinct if trace.capped is None else trace.capped)[: trace.pool]
         self._scores = {candidate.chunk_id: score for candidate, score in trace.fused}
+        self._marginal = trace.diversified.marginal if trace.diversified else {}
         self._candidates = {candidate.chunk_id: candidate for candidate in trace.candidates}
         self._candidates |= {
             candidate.chunk_id: candidate for candidate in (trace.whereabouts.best if trace.whereabouts else ())
@@ -197,7 +206,7 @@ class _Paths:
             fused=self._place("fused", chunk, self._scores[chunk]) if chunk in self._scores else None,
             distinct=self._rank("distinct", chunk),
             capped=self._rank("capped", chunk),
-            diversified=self._rank("diversified", chunk),
+            diversified=self._chosen(chunk),
             reranked=self._rank("reranked", chunk),
             returned=self._rank("returned", chunk),
         )
@@ -213,6 +222,10 @@ class _Paths:
 
     def _rank(self, name: str, chunk: uuid.UUID) -> int | None:
         return (self.orders[name] or {}).get(chunk)
+
+    def _chosen(self, chunk: uuid.UUID) -> Chosen | None:
+        rank, score = self._rank("diversified", chunk), self._marginal.get(chunk)
+        return None if rank is None else Chosen(rank, None if score is None else round(score, 6))
 
     def _place(self, name: str, chunk: uuid.UUID, score: float) -> Place | None:
         order = self.orders[name]

@@ -232,7 +232,7 @@ class Selection:
             timings_ms=timings.milliseconds,
         )
         if diversified is not None:
-            return diversified
+            return diversified.chosen
         return pool if stages.rerank else pool[:wanted]
 
     def _fused(self, candidates: Sequence[Candidate]) -> Ranked:
