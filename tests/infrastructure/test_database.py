@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cdk.database import ROOT_CERTIFICATES
 from cdk.stages import DEV, STAGES, STAGING, Stage
-from functions.table import MAINTAIN, OWNER, ROLES
+from functions.table import FUNCTIONS, MAINTAIN, OWNER, ROLES
 from tests.infrastructure.conftest import Templates
 from tests.infrastructure.reading import Resource, only, properties, resources, stack_of, starting, text
 
@@ -174,6 +175,18 @@ def test_prod_has_a_replica_with_what_its_source_has(templates: Templates) -> No
     )
     assert {name: replica[name] for name in shared} == {name: source[name] for name in shared}
     assert not {"StorageEncrypted", "KmsKeyId", "MasterUsername"} & set(replica)
+
+
+def test_no_function_is_told_of_the_replica(templates: Templates, record_fault: Callable[..., None]) -> None:
+    """An answer from it could be older than what its reader was told of."""
+    functions = properties(templates["prod"]["service"], "AWS::Lambda::Function")
+    environments = [text(each.get("Environment", {})) for each in functions]
+    told = [each for each in environments if "databasereplica" in each]
+    connected = [each for each in environments if "databaseproxy" in each or "databaseinstance" in each]
+    figure = f"of prod's {len(connected)} functions {len(told)} are told of its replica"
+    record_fault("C12", injected=len(connected), violations=len(told), figure=figure)
+    assert told == []
+    assert len(connected) == len(FUNCTIONS)
 
 
 def test_the_roots_that_the_urls_name_lie_in_our_layer() -> None:
