@@ -102,15 +102,15 @@ class Deployment:
         with self.function("rag_query", **settings):
             return Reply(handler(sent, Context()))
 
-    def ingest(self, *bodies: str, receives: int = 1, **settings: str) -> Any:
-        """Deliver a batch of messages to the ingest function's handler."""
+    def ingest(self, *bodies: str, receives: int = 1, seconds: float = 600, **settings: str) -> Any:
+        """Deliver a batch of messages to the ingest function's handler, which has so many seconds."""
         from functions.ingest.handler import handler
 
         record = sample("ingest/object_created.json")["Records"][0]
         record["attributes"]["ApproximateReceiveCount"] = str(receives)
         records = [{**record, "messageId": str(number), "body": body} for number, body in enumerate(bodies)]
         with self.function("rag_ingest", **settings):
-            return handler({"Records": records}, Context())
+            return handler({"Records": records}, Context(seconds))
 
     def put(self, key: str, text: str | bytes, *, tenant: Any = None, collection: str = "default") -> str:
         """Store an object, deliver its message, and return the object's key."""

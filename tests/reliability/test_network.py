@@ -48,10 +48,10 @@ class Place:
         self.deployment.s3.put_object(Bucket=BUCKET, Key=object_key, Body=body.encode())
         return object_key
 
-    def ingest(self, object_key: str, *, receives: int = 1) -> bool:
+    def ingest(self, object_key: str, *, receives: int = 1, seconds: float = 600) -> bool:
         """One delivery; whether the message may be forgotten."""
         answer = self.deployment.ingest(
-            notification(object_key), receives=receives, database_url=self.url("rag_ingest")
+            notification(object_key), receives=receives, seconds=seconds, database_url=self.url("rag_ingest")
         )
         return bool(answer == DONE)
 
@@ -191,6 +191,46 @@ def test_nobody_waits_beyond_the_deadline_for_a_server_that_says_nothing(place: 
     )
     assert untyped == {}
     assert over <= ALLOWED, asked
+
+
+@pytest.mark.faults_full
+def test_ingest_ends_before_its_sandbox_and_leaves_to_the_queue_what_a_silent_database_keeps(
+    place: Place, record_fault: Any
+) -> None:
+    place.deployment.settings["RAG_PARSE_SECONDS"] = "1"
+    seconds = 28.0  # with fewer it does not begin
+    assert place.ingest(place.store("before.md"))
+    left: dict[str, bool] = {}
+    over: dict[str, float] = {}
+    rescued = 0
+    for number, statement in enumerate(("", "insert into chunks")):
+        object_key = place.store(f"silent-{number}.md", f"{TEXT}\n\nThe silence of {number}.")
+        with ExitStack() as after:
+            after.callback(place.proxy.healthy)
+            # Who waits without an end would never be told.
+            rescue = threading.Timer(seconds + 5, place.proxy.reset)
+            rescue.start()
+            after.callback(rescue.cancel)
+            after.enter_context(seen(place.proxy, lambda _, edge, at=statement: _silenced(place, edge, at.encode())))
+            began = time.monotonic()
+            left[statement] = not place.ingest(object_key, seconds=seconds)
+            over[statement] = time.monotonic() - began - seconds
+            rescued += rescue.finished.is_set()
+            assert place.proxy.silent, statement
+        assert place.ingest(object_key, receives=2), statement
+    wrong = place.wrong()
+    record_fault(
+        "C3",
+        injected=len(left),
+        violations=len(wrong) + rescued + list(left.values()).count(False),
+        figure=f"ingest ended {max(over.values()):+.2f} s from its time-out, ready at the next delivery",
+    )
+    assert (wrong, rescued, all(left.values())) == ([], 0, True)
+
+
+def _silenced(place: Place, edge: Edge, statement: bytes) -> bool:
+    place.proxy.silent |= statement in edge.data
+    return True
 
 
 def _asked(place: Place, hinder: Hindrance, limit: float) -> list[tuple[int, float]]:
