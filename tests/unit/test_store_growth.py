@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import sys
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from rag import lexical
+from tests.benchmarks.store import __main__ as benchmark
 from tests.benchmarks.store import growth, synthetic, tenants
 from tests.benchmarks.store.bulk import identity, number
 from tests.benchmarks.store.corpus import LANGUAGE, document_of
@@ -114,6 +118,18 @@ def test_figures_of_an_answer() -> None:
     assert answer.found("lexical", [4, 3])["overlap"] == 1.0
     assert answer.found("lexical", [4, 3])["ndcg"] == 1.0
     assert answer.found("hybrid", [])["short"] == 0.0
+
+
+@pytest.mark.parametrize("options", [benchmark.options, growth.options], ids=["store", "growth"])
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_run(
+    options: Callable[[list[str]], argparse.Namespace],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit):
+        options(["--plot", "cost.png"])
+    assert "uv sync --group peers" in capsys.readouterr().err
 
 
 def test_options() -> None:

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,13 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
+def _picture(text: str) -> Path:
+    """What cannot be drawn is refused before the run, which may take an hour."""
+    if find_spec("matplotlib") is None:
+        raise argparse.ArgumentTypeError("a picture takes matplotlib, which is not installed: uv sync --group peers")
+    return Path(text)
+
+
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.store", description=__doc__.splitlines()[0])
     parser.add_argument("--chunks", type=_numbers, default=[10_000], help="sizes (default 10000)")
@@ -156,7 +164,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=6.0, help="of each throughput (default 6)")
     parser.add_argument("--index-chunks", type=int, default=10_000, help="RAG_INDEX_CHUNKS (default 10000)")
     parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--plot", type=Path, help="write a picture of cost against size")
+    parser.add_argument("--plot", type=_picture, help="write a picture of cost against size")
     return parser.parse_args(arguments)
 
 

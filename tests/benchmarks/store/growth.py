@@ -23,7 +23,7 @@ from rag.deadline import Deadline
 from rag.store.maintenance import LEXEMES, VECTORS, IndexMaintenance
 from rag.types import Scope
 from tests.benchmarks.store import synthetic
-from tests.benchmarks.store.__main__ import _load, _machine, _numbers, say
+from tests.benchmarks.store.__main__ import _load, _machine, _numbers, _picture, say
 from tests.benchmarks.store.asking import Asking, Kind, Series, timed
 from tests.benchmarks.store.bulk import Bulk, Document, Place
 from tests.benchmarks.store.corpus import CHUNKS_PER_DOCUMENT, SEED, Question, document_of, tagged
@@ -260,7 +260,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--memory-mib", type=int, default=3_000, help="RAG_INDEX_MEMORY_MIB (default 3000)")
     parser.add_argument("--workers", type=int, default=2, help="processes that help to build (default 2, PostgreSQL's)")
     parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--plot", type=Path, help="write a picture of cost and recall against size")
+    parser.add_argument("--plot", type=_picture, help="write a picture of cost and recall against size")
     return parser.parse_args(arguments)
 
 
