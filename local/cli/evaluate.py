@@ -75,7 +75,8 @@ async def evaluate(
     best passage.
 
     For a question file: how often the answer stands in the first five passages, how often on the right page, and how
-    often an unanswerable question is rightly not answered.
+    often an unanswerable question is rightly not answered. Passages of other documents than a question's file do not
+    count.
     """
     recorded = _recorded(gate) if gate else {}
     try:
@@ -181,7 +182,7 @@ async def _questions(
 
     async def one(asked: AskedOfFile) -> None:
         hits = await _hits(session, asked, collection)
-        holding = [hit for hit in hits if asked.answer and _plain(asked.answer) in _plain(hit["content"])]
+        holding = [hit for hit in hits if asked.of(hit["key"]) and _holds(hit, asked.answer)]
         paged = any(hit["page"] in asked.pages for hit in holding)
         abstained = asked.answer is None and await _abstains(session, asked, collection, degraded)
         found.append((asked, bool(holding), paged, abstained))
@@ -212,6 +213,10 @@ async def _abstains(session: Session, asked: AskedOfFile, collection: str, degra
     reply = await session.client.call("POST", "/v1/query", body={"question": asked.question, "collection": collection})
     degraded.update([reply["degraded"]] if reply["degraded"] else [])
     return not reply["citations"] and reply["degraded"] not in NO_REFUSAL
+
+
+def _holds(hit: Mapping[str, Any], answer: str | None) -> bool:
+    return answer is not None and _plain(answer) in _plain(hit["content"])
 
 
 def _plain(text: str) -> str:

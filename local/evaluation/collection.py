@@ -47,6 +47,10 @@ class AskedOfFile:
     answer: str | None
     pages: tuple[int, ...]
 
+    def of(self, key: str) -> bool:
+        """Whether the answer may stand in the document of this key, which may lie deeper than `file` says."""
+        return self.file is None or f"/{key}".endswith(f"/{self.file.removeprefix('./')}")
+
 
 def read(folder: Path) -> TestCollection:
     """Read `corpus.jsonl queries.jsonl qrels.tsv`; queries without a relevant document are left out.
@@ -81,8 +85,8 @@ def read_questions(path: Path) -> list[AskedOfFile]:
         pages = record.get("pages_with_answer") or ([record["page"]] if record.get("page") else [])
         if not (isinstance(pages, list) and all(isinstance(page, int) for page in pages)):
             raise CollectionError(f"{place}: the page is no number")
-        file = record.get("file")
-        found.append(AskedOfFile(_text(place, record, "question"), file, answer or None, tuple(pages)))
+        file = None if record.get("file") is None else _text(place, record, "file")
+        found.append(AskedOfFile(_text(place, record, "question"), file or None, answer or None, tuple(pages)))
     if not found:
         raise CollectionError(f"{path}: there is no question")
     return found

@@ -256,15 +256,24 @@ def test_a_question_file_is_measured(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "documents"
     folder.mkdir()
     (folder / "tea.md").write_text("# Tea\n\nOolong tea is partly oxidised.\n")
+    shutil.copy(ROOT / "local" / "samples" / "field-report.pdf", folder)
+    limpet = {
+        "question": "Why did the gauge on Kelder Rock fail?",
+        "answer_substring": "a limpet had settled on the vent of the battery box",
+    }
     questions = tmp_path / "questions.jsonl"
     asked = [
         {"file": "tea.md", "question": "Which tea is partly oxidised?", "answer_substring": "Oolong", "page": None},
+        {"file": "field-report.pdf", **limpet, "page": 2},
+        {"file": "field-report.pdf", **limpet, "page": 1},
+        {"file": "tea.md", **limpet, "page": 2},
+        {**limpet, "page": 2},
         {"question": "Who won the chess tournament in Reykjavik?", "answerable": False},
     ]
     questions.write_text("\n".join(map(json.dumps, asked)))
     put = ["--documents", folder, "--collection", "questions"]
     found = _json(rag("eval", questions, *put, "--data", data, "--json"))
-    assert found["questions"] == {"answer_hit_rate@5": 1.0, "page_accuracy@5": None, "abstention_rate": 1.0}
+    assert found["questions"] == {"answer_hit_rate@5": 0.8, "page_accuracy@5": 0.5, "abstention_rate": 1.0}
 
 
 def _documents(data: Path, collection: str) -> list[dict[str, Any]]:

@@ -60,3 +60,33 @@ def test_only_a_refusal_to_answer_is_an_abstention(
     degraded = reply.get("degraded")
     assert (f"Of 1 answer 1 degraded: 1 {degraded}" in said) is (degraded is not None)
     assert degraded or "degraded" not in said
+
+
+@pytest.mark.parametrize(
+    ("named", "found_in", "page", "figures_of"),
+    [
+        ("report.pdf", "report.pdf", 2, (1.0, 1.0)),
+        ("report.pdf", "deep/er/report.pdf", 2, (1.0, 1.0)),
+        ("deep/report.pdf", "deep/report.pdf", 2, (1.0, 1.0)),
+        ("./deep/report.pdf", "deep/report.pdf", 2, (1.0, 1.0)),
+        ("report.pdf", "report.pdf", 3, (1.0, 0.0)),
+        ("report.pdf", "another-report.pdf", 2, (0.0, 0.0)),
+        ("report.pdf", "report.pdf/notes.txt", 2, (0.0, 0.0)),
+        ("deep/report.pdf", "report.pdf", 2, (0.0, 0.0)),
+        (None, "another.pdf", 2, (1.0, 1.0)),
+    ],
+)
+def test_an_answer_counts_in_the_document_that_the_question_names(
+    api: Api,
+    file: Path,
+    capsys: pytest.CaptureFixture[str],
+    named: str | None,
+    found_in: str,
+    page: int,
+    figures_of: tuple[float, float],
+) -> None:
+    hit = {"key": found_in, "page": page, "content": "It was a\nlimpet."}
+    api.reply("/v1/search", {"hits": [{"key": "x.txt", "page": 2, "content": "Nothing."}, hit]})
+    asked = {"file": named, "question": "What was it?", "answer_substring": "a limpet", "page": 2}
+    found, _ = figures(file, asked, capsys)
+    assert (found["answer_hit_rate@5"], found["page_accuracy@5"]) == figures_of

@@ -105,6 +105,9 @@ def test_questions_say_where_the_answer_stands_or_that_there_is_none(tmp_path: P
     path = tmp_path / "questions.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     assert [(asked.answer, asked.pages) for asked in read_questions(path)] == [("x", (3,)), ("x", (3, 4)), (None, ())]
+    path.write_text('{"file": ["a.pdf"], "question": "4?"}')
+    with pytest.raises(CollectionError, match=r"questions.jsonl:1: file is missing or no text"):
+        read_questions(path)
     path.write_text('{"file": null}')
     with pytest.raises(CollectionError, match=r"questions.jsonl:1: question is missing"):
         read_questions(path)
