@@ -51,6 +51,14 @@ _PRICES = (
     "prompt_usd_per_million_tokens",
     "completion_usd_per_million_tokens",
 )
+_LIMITS = (
+    "max_document_bytes",
+    "max_document_pages",
+    "max_document_characters",
+    "max_document_chunks",
+    "max_unpacked_mib",
+    "parse_seconds",
+)
 _RATES = ("rate_limit_requests", "tenant_rate_limit_requests")
 _CONSUME = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes")
 _LOOK = ("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility")
@@ -124,6 +132,10 @@ class Given:
                 for name in ("audit_questions", "audit_failure")
                 if (chosen := getattr(self.stage, name)) != Settings.model_fields[name].default
             }
+        if row == INGEST:
+            every |= self._set(*_LIMITS)
+        if row.folder == QUERY.folder:  # whose forms take no more
+            every |= self._set("max_document_bytes")
         if row in ASKING:
             every |= self._set(*_BUDGETS, *_PRICES)
         if row == TENANTS:

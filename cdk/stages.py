@@ -72,6 +72,13 @@ class Stage:
     cors_origins: tuple[str, ...] = ()
     # Amazon Textract reads pages without text, which costs money for each.
     text_recognition: bool = False
+    # Beyond these a document is refused; its file and text have to fit into the temporary storage of ingest as well.
+    max_document_bytes: int = _default("max_document_bytes")
+    max_document_pages: int = _default("max_document_pages")
+    max_document_characters: int = _default("max_document_characters")
+    max_document_chunks: int = _default("max_document_chunks")
+    max_unpacked_mib: int = _default("max_unpacked_mib")
+    parse_seconds: float = _default("parse_seconds")
     allowed_cidrs: tuple[str, ...] = ()
     model_url: str = _default("model_url")
     embedding_model: str = _default("embedding_model")

@@ -33,6 +33,25 @@ def test_budgets_of_the_stage_reach_those_who_ask_the_models() -> None:
     assert {name for name, value in told.items() if value == "2000000"} == {row.name for row in ASKING}
 
 
+def test_limits_of_documents_reach_who_reads_them_and_who_lets_them_in() -> None:
+    template = template_of(replace(DEV, max_document_bytes=200_000_000, parse_seconds=120), "service")
+    told = {
+        each["FunctionName"].removeprefix("rag-dev-"): {
+            name: value
+            for name, value in each.get("Environment", {}).get("Variables", {}).items()
+            if name in {"RAG_MAX_DOCUMENT_BYTES", "RAG_PARSE_SECONDS"}
+        }
+        for each in properties(template, "AWS::Lambda::Function")
+        if str(each.get("FunctionName", "")).startswith("rag-dev-")
+    }
+    let_in = {"RAG_MAX_DOCUMENT_BYTES": "200000000"}
+    assert {name: values for name, values in told.items() if values} == {
+        "query": let_in,
+        "answer": let_in,
+        "ingest": let_in | {"RAG_PARSE_SECONDS": "120"},
+    }
+
+
 def test_the_bastion_has_no_address_no_key_and_reaches_database_and_cache(optional: dict[str, Any]) -> None:
     host = only(optional, "AWS::EC2::Instance")
     assert "KeyName" not in host
