@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -116,6 +117,26 @@ def test_a_conversation_lives_on_with_each_question(filled: Deployment) -> None:
     before = filled.ask("GET", f"/v1/conversations/{conversation}").json["expires_at"]
     go_on(filled, conversation)
     assert filled.ask("GET", f"/v1/conversations/{conversation}").json["expires_at"] > before
+
+
+def test_a_conversation_is_kept_for_as_long_as_is_set_from_its_last_question(filled: Deployment) -> None:
+    def kept(identity: str) -> dict[str, Any]:
+        conversation: dict[str, Any] = filled.ask("GET", f"/v1/conversations/{identity}").json
+        return conversation
+
+    filled.settings["RAG_CONVERSATION_TTL_SECONDS"] = "7200"
+    conversation = kept(begin(filled))
+    end = datetime.fromisoformat(conversation["expires_at"])
+    assert end - datetime.fromisoformat(conversation["created_at"]) == timedelta(hours=2)
+
+    filled.settings["RAG_CONVERSATION_TTL_SECONDS"] = "600"
+    with psycopg.connect(filled.database.superuser_dsn()) as connection:
+        [[before]] = connection.execute("select now()")
+    go_on(filled, conversation["id"])
+    with psycopg.connect(filled.database.superuser_dsn()) as connection:
+        [[after]] = connection.execute("select now()")
+    end = datetime.fromisoformat(kept(conversation["id"])["expires_at"])
+    assert before + timedelta(minutes=10) <= end <= after + timedelta(minutes=10)
 
 
 def test_without_a_model_the_follow_up_is_kept_with_what_was_said_instead(filled: Deployment) -> None:
