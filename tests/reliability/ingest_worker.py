@@ -48,9 +48,11 @@ def main() -> None:
         boto3.client(service)  # type: ignore[call-overload]
     warm_parser()
     children: set[int] = set()
+    # What a buffer held, `select` would not tell of.
+    lines = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 (as long as the process)
     while True:
-        if select.select([sys.stdin], [], [], 0.003 if children else None)[0]:
-            line = sys.stdin.readline()
+        if select.select([lines], [], [], 0.003 if children else None)[0]:
+            line = lines.readline()
             if not line:
                 return
             pid = os.fork()

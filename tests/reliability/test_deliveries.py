@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import queue
 import random
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +14,10 @@ import psycopg
 import pytest
 
 from rag.settings import Settings
-from tests.integration.deployment import BUCKET, Deployment, before_reply
+from tests.integration.deployment import BUCKET, Deployment, before_reply, notification
 from tests.reliability.workers import KILLED, Delivery, Workers, working
 
+DONE: dict[str, Any] = {"batchItemFailures": []}
 BATCHES, BATCH = 10, 10
 
 
@@ -77,3 +80,49 @@ def test_batches_that_come_again_one_of_them_cut_off_cost_at_most_a_twentieth_mo
     assert (again, ready) == ([0] * BATCHES, documents)
     # The call that nobody heard the answer of, and those that were under way beside it.
     assert 0 < asked - documents <= Settings().ingest_threads <= 0.05 * documents
+
+
+@pytest.mark.faults_full
+def test_a_message_that_comes_up_to_five_times_is_one_document_and_one_call(
+    deployment: Deployment, workers: Workers, record_fault: Any
+) -> None:
+    """One after another, in one batch, and at once: then the others come while the first waits for the model."""
+    copies = range(1, 6)
+    said = {way: [f"{way} {n}" for n in copies] for way in ("one after another", "in one batch", "at once")}
+    keys = {name: put(deployment, name, f"Note {name} tells of rivers.") for names in said.values() for name in names}
+    for times, name in zip(copies, said["one after another"], strict=True):
+        assert [deployment.ingest(notification(keys[name])) for _ in range(times)] == [DONE] * times
+    for times, name in zip(copies, said["in one batch"], strict=True):
+        assert deployment.ingest(*[notification(keys[name])] * times) == DONE
+    together = 0
+    for times, name in zip(copies, said["at once"], strict=True):
+        begun: list[Delivery] = []
+        all_begun = threading.Event()
+
+        def others_end(begun: list[Delivery] = begun, all_begun: threading.Event = all_begun) -> None:
+            nonlocal together
+            assert all_begun.wait(60)
+            until = time.monotonic() + 30
+            while (ended := sum(delivery.ended for delivery in begun)) < len(begun) - 1 and time.monotonic() < until:
+                time.sleep(0.01)
+            together += ended
+
+        deployment.model.always = before_reply(others_end)
+        begun += [workers.deliver(keys[name], message=f"{name}, {n}", alone=True) for n in range(times)]
+        all_begun.set()
+        assert [delivery.wait() for delivery in begun] == [0] * times
+    duplicates, documents = 3 * (sum(copies) - len(copies)), 3 * len(copies)
+    chunks = rows(deployment, "select content from chunks")
+    calls = len(deployment.model.requests)
+    extra = len(chunks) - documents, calls - documents
+    record_fault(
+        "A1",
+        injected=duplicates,
+        violations=sum(map(abs, extra)),
+        figure=f"{duplicates} duplicates, {together} of them at once: {extra[0]} extra chunks, {extra[1]} extra calls",
+    )
+    assert {content for (content,) in chunks} == {f"Note {name} tells of rivers." for name in keys}
+    assert rows(deployment, "select status, version_id is null, count(*) from documents group by 1, 2") == [
+        ("ready", False, documents)
+    ]
+    assert (extra, together) == ((0, 0), duplicates // 3)
