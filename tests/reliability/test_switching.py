@@ -17,6 +17,7 @@ import pytest
 
 from rag import ingestion, lexical, ranking
 from rag.deadline import Deadline
+from rag.errors import UnavailableError
 from rag.migrations import ensure_space
 from rag.store.access import TenantStore
 from rag.store.database import Database
@@ -131,6 +132,18 @@ def answer(store: SearchStore, tenant: Any, question: Question) -> list[Any]:
     return [hit.chunk_id for hit in found.hits]
 
 
+def chosen_texts(seed: int) -> list[str]:
+    chance = random.Random(seed)
+    return [" ".join(chance.choices(WORDS, k=4)) for _ in range(10)]
+
+
+def answers_now(world: World, texts: list[str]) -> dict[Question, list[Any]]:
+    with closing(world.connect("rag_query")) as database:
+        store = SearchStore(database, SPACE)
+        questions: list[Question] = [(mode, text) for mode in MODES for text in texts]
+        return {question: answer(store, world.tenant, question) for question in questions}
+
+
 def ask(world: World, mode: Mode, texts: list[str]) -> None:
     with closing(world.connect("rag_query")) as database:
         store = SearchStore(database, SPACE)
@@ -200,12 +213,8 @@ def shrink(world: World, *, stalled: bool) -> None:
 def test_a_collection_is_searched_exactly_right_while_it_gets_and_loses_its_indexes(
     world: World, seed: int, record_fault: Any
 ) -> None:
-    chance = random.Random(seed)
-    texts = [" ".join(chance.choices(WORDS, k=4)) for _ in range(10)]
-    with closing(world.connect("rag_query")) as database:
-        store = SearchStore(database, SPACE)
-        questions: list[Question] = [(mode, text) for mode in MODES for text in texts]
-        exact = {question: answer(store, world.tenant, question) for question in questions}
+    texts = chosen_texts(seed)
+    exact = answers_now(world, texts)
     assert {len(found) for found in exact.values()} == {SHOWN}
 
     rounds = 6
@@ -239,3 +248,59 @@ def test_a_collection_is_searched_exactly_right_while_it_gets_and_loses_its_inde
         figure=f"{len(given):,} lists meanwhile, least recall {min(recall):.3f}",
     )
     assert different == []
+
+
+def builder(connection: psycopg.Connection[Any], phase: str) -> int:
+    """The process that builds an index, once it is in this phase."""
+    until = time.monotonic() + 60
+    query = "select pid from pg_stat_progress_create_index where phase = %s"
+    while not (found := connection.execute(query, [phase]).fetchall()):
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    return int(found[0][0])
+
+
+def invalid(connection: psycopg.Connection[Any]) -> list[str]:
+    query = "select indexrelid::regclass::text from pg_index where not indisvalid"
+    return [name.rstrip("0123456789") for (name,) in connection.execute(query).fetchall()]
+
+
+WRITER, READER = "lock table embeddings in row exclusive mode", "select count(*) from collections"
+
+
+@pytest.mark.faults_full
+@pytest.mark.parametrize("end", ["pg_cancel_backend", "pg_terminate_backend"])
+@pytest.mark.parametrize(
+    ("other", "phase"),
+    [(WRITER, "waiting for writers before build"), (READER, "waiting for old snapshots")],
+    ids=["empty", "built"],
+)
+def test_an_index_that_was_ended_while_it_was_built_is_not_searched_and_the_next_run_makes_it_again(
+    world: World, seed: int, record_fault: Any, other: str, phase: str, end: str
+) -> None:
+    texts = chosen_texts(seed)
+    exact = answers_now(world, texts)
+    with world.superuser() as observer:
+        busy = world.superuser()
+        busy.execute("begin isolation level repeatable read")
+        busy.execute(other.encode())
+        with thread(world, World.cross, LARGE), closing(busy):
+            building = builder(observer, phase)
+            meanwhile = answers_now(world, texts)
+            observer.execute(f"select {end}(%s)".encode(), [building])
+        assert [type(error) for error in world.log.errors] == [UnavailableError]
+        assert invalid(observer) == ["embeddings_of_"]
+        assert answers_now(world, texts) == meanwhile == exact
+
+        world.cross(LARGE)
+        left = invalid(observer)
+        record_fault("D6", injected=1, violations=len(left), figure=f"{phase}: {2 * len(exact)} lists as before")
+        assert left == []
+    assert [(change.name.rstrip("0123456789"), change.action) for change in world.log.changes] == [
+        ("embeddings_of_", "dropped"),
+        ("embeddings_of_", "created"),
+        ("chunks_of_", "created"),
+    ]
+    assert is_indexed(world)
+    assert answers_now(world, texts) == exact
+    assert indexes_used(world) == {"embeddings_of_", "chunks_of_"}
