@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -33,6 +34,11 @@ def erased(deployment: Deployment, path: str) -> Any:
     assert begun.json["status"] == "pending"
     assert deployment.erase(begun.json) == {"batchItemFailures": []}
     return deployment.ask("GET", f"/v1/erasures/{begun.json['id']}").json
+
+
+def kept_for(receipt: Any) -> timedelta:
+    """How long after the erasure the last backup that may hold it is gone."""
+    return datetime.fromisoformat(receipt["backups_expire_at"]) - datetime.fromisoformat(receipt["finished_at"])
 
 
 def rows_with(deployment: Deployment, text: str, *, but: set[str] = KEPT) -> dict[str, int]:
@@ -76,6 +82,7 @@ def test_an_erased_document_leaves_rows_versions_and_answers_nowhere(deployment:
     document = deployment.documents()["air/zeppelin.md"]
     assert [key.partition(":")[0] for key in cached(deployment)] == ["answer", "embedding"]
 
+    deployment.settings["RAG_BACKUP_DAYS"] = "7"
     receipt = erased(deployment, f"/v1/documents/{document['id']}")
 
     assert receipt["status"] == "done"
@@ -92,6 +99,7 @@ def test_an_erased_document_leaves_rows_versions_and_answers_nowhere(deployment:
         "audit_rows": 0,
     }
     assert receipt["caches_expire_at"] > receipt["finished_at"]
+    assert kept_for(receipt) == timedelta(days=7)
     assert cached(deployment) == []
     assert hits(deployment) == ["air/balloon.md"]
     assert rows_with(deployment, document["id"]) == {}
@@ -227,9 +235,14 @@ def test_a_tenant_leaves_its_receipts_and_nothing_else(deployment: Deployment) -
     assert rows_with(deployment, str(tenant)) == {}
     assert versions(deployment, f"{tenant}/") == []
     assert cached(deployment, tenant) == []
-    with deployment.function("rag_admin"):
-        [receipt] = tenants(sample("tenants/erasures.json") | {"tenant_id": str(tenant)}, Context())["erasures"]
+    asked = sample("tenants/erasures.json") | {"tenant_id": str(tenant)}
+    with deployment.function("rag_admin", backup_days="7"):
+        [receipt] = tenants(asked, Context())["erasures"]
     assert receipt["status"] == "done"
+    assert kept_for(receipt) == timedelta(days=7)
+    with deployment.function("rag_admin"):
+        [unkept] = tenants(asked, Context())["erasures"]
+    assert unkept == receipt | {"backups_expire_at": None}
     assert receipt["removed"]["documents"] == 1
     # Another tenant notices nothing, not even of the answers in the cache.
     assert [key.partition(":")[0] for key in cached(deployment)] == ["answer", "embedding"]
