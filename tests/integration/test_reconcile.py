@@ -108,9 +108,9 @@ def lose_a_tenth(deployment: Deployment) -> None:
         assert deployment.ingest(*told) == {"batchItemFailures": []}
 
 
-@pytest.mark.fault("A4")
+@pytest.mark.faults_full
 def test_a_tenth_of_the_events_is_lost_and_one_pass_finds_and_heals_all_of_it(
-    deployment: Deployment, inbox: Inbox, capsys: pytest.CaptureFixture[str]
+    deployment: Deployment, inbox: Inbox, capsys: pytest.CaptureFixture[str], record_fault: Any
 ) -> None:
     lose_a_tenth(deployment)
     there, here = in_bucket(deployment), in_index(deployment)
@@ -123,6 +123,8 @@ def test_a_tenth_of_the_events_is_lost_and_one_pass_finds_and_heals_all_of_it(
     capsys.readouterr()
     told = run(deployment, inbox)
     metrics = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
+    drift = sum(lost.values())
+    found = sum(compared(told)[name] for name in lost)
     assert compared(told) == {"keys": 13, **lost, "complete": True}
     by_direction = {line["direction"]: line["ReconcileDrift"] for line in metrics if "direction" in line}
     assert by_direction == {name: [float(count)] for name, count in lost.items()}
@@ -130,9 +132,14 @@ def test_a_tenth_of_the_events_is_lost_and_one_pass_finds_and_heals_all_of_it(
     assert inbox.work_off() == 10
     assert in_index(deployment) == in_bucket(deployment)
     again = compared(run(deployment, inbox))
+    left = sum(again[name] for name in lost)
+    record_fault(
+        "A4",
+        injected=drift,
+        violations=abs(drift - found) + left,
+        figure=f"of 100 events {drift} lost: {found} of {drift} found, {drift - left} of {drift} healed by one pass",
+    )
     assert again == {"keys": 10, **NO_DRIFT, "complete": True}
-    with capsys.disabled():
-        print(f"\n100 events, 10 lost: drift found 10, healed {10 - sum(again[name] for name in lost)}")
 
 
 def beside(deployment: Deployment, name: str, said: Any, *, lost: bool = False) -> None:
@@ -255,8 +262,9 @@ def test_a_deletion_marker_that_is_removed_brings_the_document_back(deployment: 
     assert in_index(deployment) == in_bucket(deployment) != {}
 
 
-def test_a_pass_over_many_keys_takes_seconds(
-    deployment: Deployment, inbox: Inbox, capsys: pytest.CaptureFixture[str]
+@pytest.mark.faults_full
+def test_a_pass_over_many_keys_finds_the_one_whose_event_was_lost(
+    deployment: Deployment, inbox: Inbox, record_fault: Any
 ) -> None:
     count = 2_000
     collection = superuser(
@@ -276,11 +284,17 @@ def test_a_pass_over_many_keys_takes_seconds(
             "values (%s, %s, %s, %s, %s, 'failed', 'EMPTY')",
             rows,
         )
+    deployment.s3.put_object(Bucket=BUCKET, Key=f"{deployment.tenant}/many/{count // 2:05}.txt", Body=b"y")
     began = time.monotonic()
-    assert compared(run(deployment, inbox)) == {"keys": count, **NO_DRIFT, "complete": True}
+    told = compared(run(deployment, inbox))
     seconds = time.monotonic() - began
-    with capsys.disabled():
-        print(f"\n{count:,} keys compared in {seconds:.1f} s: {seconds / count * 10_000:.1f} s per 10,000")
+    record_fault(
+        "A4",
+        injected=1,
+        violations=abs(told["outdated"] - 1),
+        figure=f"{told['outdated']} of 1 found among {count:,} keys, {seconds / count * 10_000:.1f} s per 10,000 keys",
+    )
+    assert told == {"keys": count, **NO_DRIFT, "outdated": 1, "complete": True}
 
 
 def abandoned(deployment: Deployment) -> None:

@@ -161,15 +161,19 @@ def test_a_failover_ends_questions_with_503_and_leaves_documents_to_the_queue(pl
             place.proxy.accept()
             first = min(first, _until_answered(place))
     ready = place.ingest(object_key, receives=2)
+    after = [place.ask()[0] for _ in refused]
     untyped = [status for status, _ in refused if status != 503]
     wrong = place.wrong()
     record_fault(
         "C1",
         injected=len(refused) + 1,
-        violations=len(untyped) + len(wrong) + (not left) + (not ready),
-        figure=f"first success {first:.2f} s after up (≤ 3), slowest 503 {max(took for _, took in refused):.2f} s",
+        violations=len(untyped) + len(wrong) + (not left) + (not ready) + len(after) - after.count(200),
+        figure=f"{len(refused) - len(untyped)} of {len(refused)} questions 503 meanwhile, slowest "
+        f"{max(took for _, took in refused):.2f} s; first success {first:.2f} s after up (≤ 3), "
+        f"{after.count(200)} of {len(after)} answered after",
     )
     assert (untyped, wrong, left, ready) == ([], [], True, True)
+    assert after == [200] * len(refused)
     assert first <= 3
 
 
