@@ -2,6 +2,7 @@
 
 import asyncio
 import json as json_module
+import math
 import re
 import sys
 import time
@@ -25,6 +26,7 @@ T = TypeVar("T")
 Figures = dict[str, dict[str, float | None]]
 
 MODES = ("lexical", "dense", "hybrid")
+QUESTIONS = "questions"
 CONCURRENCY = 4
 # Hits are chunks: so many hold a hundred documents.
 HITS = 300
@@ -78,7 +80,7 @@ async def evaluate(
     often an unanswerable question is rightly not answered. Passages of other documents than a question's file do not
     count.
     """
-    recorded = _recorded(gate) if gate else {}
+    recorded = _recorded(gate, MODES if path.is_dir() else (QUESTIONS,)) if gate else {}
     try:
         figures = await (
             _test_collection(session, path, collection, language, timeout_seconds)
@@ -195,7 +197,7 @@ async def _questions(
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(degraded.items()))
         note(f"Of {plural(len(unanswerable), 'answer')} {degraded.total()} degraded: {reasons}")
     return {
-        "questions": {
+        QUESTIONS: {
             f"answer_hit_rate@{ANSWER_HITS}": metrics.share(sum(row[1] for row in answerable), len(answerable)),
             f"page_accuracy@{ANSWER_HITS}": metrics.share(sum(row[2] for row in paged), len(paged)),
             "abstention_rate": metrics.share(sum(row[3] for row in unanswerable), len(unanswerable)),
@@ -287,22 +289,31 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def _recorded(path: Path) -> Figures:
+def _recorded(path: Path, measured: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The figures to hold to; UsageFailure where none of them is of what is measured."""
+    hint = "`--record FILE` writes them: record a run of what is measured here, and hold to that."
     try:
         found = json_module.loads(path.read_text())
-        return {mode: {name: float(figure) for name, figure in row.items() if figure} for mode, row in found.items()}
+        rows = {
+            mode: {name: float(figure) for name, figure in row.items() if figure is not None}
+            for mode, row in found.items()
+        }
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        message = f"{path} holds no figures: {one_line(error)}."
-        raise UsageFailure(message, hint="`--record FILE` writes them.") from error
+        raise UsageFailure(f"{path} holds no figures: {one_line(error)}.", hint=hint) from error
+    if any(math.isnan(figure) for row in rows.values() for figure in row.values()):
+        raise UsageFailure(f"{path} holds no figures: with NaN nothing compares.", hint=hint)
+    if not any(rows.get(mode) for mode in measured):
+        raise UsageFailure(f"{path} holds no figures of {' or '.join(measured)} to compare with.", hint=hint)
+    return rows
 
 
-def _judged(figures: Mapping[str, Mapping[str, float | None]], recorded: Figures) -> int:
+def _judged(figures: Mapping[str, Mapping[str, float | None]], recorded: Mapping[str, Mapping[str, float]]) -> int:
     """The exit code; what fell is named."""
     fell = [
         f"{mode} {name}: {_figure(figures.get(mode, {}).get(name))}, recorded {_figure(least)}"
         for mode, row in recorded.items()
         for name, least in row.items()
-        if least is not None and (figures.get(mode, {}).get(name) or 0.0) < least
+        if (figures.get(mode, {}).get(name) or 0.0) < least
     ]
     for line in fell:
         note(f"fell: {line}")

@@ -90,3 +90,40 @@ def test_an_answer_counts_in_the_document_that_the_question_names(
     asked = {"file": named, "question": "What was it?", "answer_substring": "a limpet", "page": 2}
     found, _ = figures(file, asked, capsys)
     assert (found["answer_hit_rate@5"], found["page_accuracy@5"]) == figures_of
+
+
+@pytest.mark.parametrize(
+    ("recorded", "said"),
+    [
+        ("{}", "holds no figures of questions to compare with"),
+        ('{"questions": {}}', "holds no figures of questions to compare with"),
+        ('{"questions": {"page_accuracy@5": null}}', "holds no figures of questions to compare with"),
+        ('{"hybrid": {"ndcg@10": 0.5}}', "holds no figures of questions to compare with"),
+        ('{"questions": {"abstention_rate": NaN}}', "with NaN nothing compares"),
+        ("[]", "holds no figures:"),
+        ("", "holds no figures:"),
+    ],
+)
+def test_a_gate_of_nothing_that_is_measured_is_refused_before_anything_is_asked(
+    api: Api, file: Path, capsys: pytest.CaptureFixture[str], recorded: str, said: str
+) -> None:
+    file.write_text(json.dumps(UNANSWERABLE))
+    gate = file.with_name("gate.json")
+    gate.write_text(recorded)
+    api.reply("/v1/search", {"hits": []})
+    api.reply("/v1/query", REFUSED)
+    assert cli.run(["eval", str(file), "--gate", str(gate)]) == 2
+    told = capsys.readouterr().err
+    assert said in " ".join(told.split())
+    assert "--record FILE" in told
+    assert [path for _, path, _, _ in api.requests if path != "/health"] == []
+
+
+@pytest.mark.parametrize(("recorded", "code"), [(0.0, 0), (1.0, 0), (1.1, 1)])
+def test_a_gate_holds_each_figure_to_the_recorded_one(api: Api, file: Path, recorded: float, code: int) -> None:
+    file.write_text(json.dumps(UNANSWERABLE))
+    gate = file.with_name("gate.json")
+    gate.write_text(json.dumps({"questions": {"abstention_rate": recorded, "page_accuracy@5": None}}))
+    api.reply("/v1/search", {"hits": []})
+    api.reply("/v1/query", REFUSED)
+    assert cli.run(["eval", str(file), "--gate", str(gate)]) == code
