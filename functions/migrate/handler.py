@@ -15,7 +15,10 @@ logger = telemetry.logger()
 
 @logger.inject_lambda_context
 def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (Lambda's signature)
-    """Apply new migrations, let the roles log in, make the embedding space known; harmless when run again."""
+    """Apply new migrations, let the roles log in, make the embedding space known; harmless when run again.
+
+    `warnings` say what may go wrong with the database's pgvector, and what to do about it.
+    """
     settings = wiring.settings()
     password = wiring.password(settings.database_secret)
     applied = migrations.migrate(settings.database_url, password)
@@ -23,5 +26,8 @@ def handler(event: JSON, context: LambdaContext) -> JSON:  # noqa: ARG001 (Lambd
     migrations.set_passwords(settings.database_url, passwords, password)
     migrations.grant_iam(settings.database_url, settings.iam_roles, password)
     migrations.ensure_space(settings.database_url, wiring.embedding_space(), password)
+    warnings = migrations.warnings(settings.database_url, password)
+    for warning in warnings:
+        logger.warning(warning)
     logger.info("migrated", applied=applied)
-    return {"applied": applied}
+    return {"applied": applied, "warnings": warnings}

@@ -220,7 +220,7 @@ def test_bucket_and_index_are_compared(packaged: Packaged, name: str) -> None:
 
 @pytest.mark.parametrize("name", samples("migrate"))
 def test_a_second_migration_has_nothing_to_do(packaged: Packaged, name: str) -> None:
-    assert packaged.invoke("migrate", packaged.event(name)) == ({"applied": []}, None)
+    assert packaged.invoke("migrate", packaged.event(name)) == ({"applied": [], "warnings": []}, None)
 
 
 def test_a_tenant_is_made_has_its_limits_and_is_erased(packaged: Packaged) -> None:

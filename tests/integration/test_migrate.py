@@ -98,8 +98,8 @@ def log_in(server: Postgres, role: str, password: str, query: str = "select curr
 @pytest.mark.usefixtures("passwords")
 def test_an_empty_database_gets_every_migration_once() -> None:
     every = sorted(file.name for file in files("rag").joinpath("sql/migrations").iterdir())
-    assert migrate() == {"applied": every}
-    assert migrate() == {"applied": []}
+    assert migrate() == {"applied": every, "warnings": []}
+    assert migrate() == {"applied": [], "warnings": []}
 
 
 def test_each_role_logs_in_with_its_own_password_and_no_other(fresh: Postgres, passwords: dict[str, str]) -> None:
@@ -214,8 +214,8 @@ def empty(fresh: Postgres, passwords: dict[str, str], monkeypatch: pytest.Monkey
 
 def test_the_owner_makes_everything_itself_in_an_empty_database(fresh: Postgres, empty: str) -> None:
     every = sorted(file.name for file in files("rag").joinpath("sql/migrations").iterdir())
-    assert migrate() == {"applied": every}
-    assert migrate() == {"applied": []}
+    assert migrate() == {"applied": every, "warnings": []}
+    assert migrate() == {"applied": [], "warnings": []}
     owner = "select pg_get_userbyid(extowner) from pg_extension where extname = 'vector'"
     with psycopg.connect(fresh.dsn(database=empty)) as superuser:
         assert superuser.execute(owner.encode()).fetchall() == [("rag_owner",)]
@@ -253,3 +253,37 @@ def test_a_pgvector_that_is_too_old_is_refused_before_anything_is_changed(fresh:
         with pytest.raises(MigrationError, match=r"0\.7\.4 .* run `alter extension vector update`"):
             migrate()
         assert superuser.execute("select to_regclass('tenants')").fetchall() == [(None,)]
+
+
+CVE, VACUUM = "CVE-2026-3172", "vacuum"
+
+
+@pytest.mark.fault("D9")
+@pytest.mark.usefixtures("passwords")
+@pytest.mark.parametrize(
+    ("version", "reasons"),
+    [
+        ("0.8.0", [CVE, VACUUM]),
+        ("0.8.1", [CVE, VACUUM]),
+        ("0.8.2", [VACUUM]),
+        ("0.8.3", [VACUUM]),
+        ("0.8.4", []),
+        ("0.10.0", []),
+    ],
+)
+def test_a_pgvector_with_known_flaws_is_warned_about_with_the_reason_and_what_to_do(
+    fresh: Postgres, caplog: pytest.LogCaptureFixture, version: str, reasons: list[str]
+) -> None:
+    migrate()
+    name = wiring.settings().database_url.rpartition("/")[2]
+    with psycopg.connect(fresh.dsn(database=name), autocommit=True) as superuser:
+        superuser.execute("update pg_extension set extversion = %s where extname = 'vector'", [version])
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+    told = migrate()
+    assert told["applied"] == []
+    assert len(told["warnings"]) == len(reasons)
+    for warning, reason in zip(told["warnings"], reasons, strict=True):
+        assert warning.startswith(f"pgvector {version}: ")
+        assert reason in warning
+        assert warning.endswith(": run `alter extension vector update`")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == told["warnings"]

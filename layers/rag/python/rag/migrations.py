@@ -19,6 +19,12 @@ _LOCK = 0x5241_4700  # one migration at a time, whoever starts it
 CONNECT_SECONDS = 5
 # Iterative scans, without which a filter shortens what an index finds.
 LEAST_VECTOR_VERSION = (0, 8)
+# The version that is free of it → what an older one may do. Not refused: RDS decides when it has a newer one. Sources:
+# CVE-2026-3172 (pgvector issue 959), pgvector's changelog for 0.8.3 and 0.8.4 (pull request 988, issue 993).
+VECTOR_FLAWS = {
+    (0, 8, 2): "the build of an index may show rows of other tables or crash the server (CVE-2026-3172)",
+    (0, 8, 4): "vacuum beside ingests may corrupt the indexes of vectors, or fail over them",
+}
 
 _HISTORY = b"""
 create table if not exists schema_migrations (
@@ -51,6 +57,17 @@ def migrate(url: str, password: str | None = None) -> list[str]:
             for version, name, text in found
             if not _is_applied(applied, version, name, text)
         ]
+
+
+def warnings(url: str, password: str | None = None) -> list[str]:
+    """What may go wrong with the pgvector of a migrated database, and what to do about it; empty for a recent one."""
+    with _connected(url, password) as connection:
+        version, newest = _vector_versions(connection)
+    return [
+        f"pgvector {version}: {flaw}; {_joined(fixed)} or newer is free of it: {_remedy(newest, fixed)}"
+        for fixed, flaw in VECTOR_FLAWS.items()
+        if _numbers(version) < fixed
+    ]
 
 
 def ensure_space(url: str, space: EmbeddingSpace, password: str | None = None) -> None:
@@ -100,21 +117,38 @@ def _files() -> list[tuple[int, str, str]]:
 
 
 def _refuse_old(connection: psycopg.Connection[Any]) -> None:
-    """An extension keeps its version when the server gets a newer one; as yet unmade, it becomes the server's."""
+    version, newest = _vector_versions(connection)
+    if _numbers(version) < LEAST_VECTOR_VERSION:
+        wanted = _joined(LEAST_VECTOR_VERSION)
+        msg = f"pgvector {version} cannot search an index on until its list is full: {wanted} or newer is needed; "
+        msg += _remedy(newest, LEAST_VECTOR_VERSION)
+        raise MigrationError(msg)
+
+
+def _vector_versions(connection: psycopg.Connection[Any]) -> tuple[str, str]:
+    """Its version, and the one that the server has for it.
+
+    An extension keeps its version when the server gets a newer one; as yet unmade, it becomes the server's.
+    """
     found = connection.execute("""
-        select coalesce(installed_version, default_version), installed_version is not null, default_version
+        select coalesce(installed_version, default_version), default_version
         from pg_available_extensions where name = 'vector'
     """).fetchone()
     if found is None:
         msg = "the server has no pgvector: install the extension `vector`"
         raise MigrationError(msg)
-    version, installed, newest = found
-    if _numbers(version) < LEAST_VECTOR_VERSION:
-        wanted = ".".join(map(str, LEAST_VECTOR_VERSION))
-        msg = f"pgvector {version} cannot search an index on until its list is full: {wanted} or newer is needed; "
-        update = installed and _numbers(newest) >= LEAST_VECTOR_VERSION
-        msg += "run `alter extension vector update`" if update else "upgrade the database's engine"
-        raise MigrationError(msg)
+    version, newest = found
+    return version, newest
+
+
+def _remedy(newest: str, wanted: tuple[int, ...]) -> str:
+    if _numbers(newest) >= wanted:
+        return "run `alter extension vector update`"
+    return "upgrade the database's engine"
+
+
+def _joined(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 def _numbers(version: str) -> tuple[int, ...]:
