@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import resource
@@ -375,6 +376,60 @@ def test_what_is_ignored_is_counted_and_acknowledged(
     assert [line["OwnObjectsRefused"] for line in lines if "OwnObjectsRefused" in line] == [[1.0]]
     assert set(counts(deployment).values()) == {0}
     assert deployment.ask("POST", "/v1/documents", {"key": ".rag/a.txt"}).status == 422
+
+
+@contextmanager
+def announced(deployment: Deployment, inbox: Inbox) -> Iterator[None]:
+    """S3 tells the queue of every object of the tenant, whoever writes it."""
+    s3 = deployment.s3
+    arn = inbox.sqs.get_queue_attributes(QueueUrl=inbox.url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    rules = [{"Name": "prefix", "Value": f"{deployment.tenant}/"}]
+    every = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*"], "Filter": {"Key": {"FilterRules": rules}}}
+    s3.put_bucket_notification_configuration(Bucket=BUCKET, NotificationConfiguration={"QueueConfigurations": [every]})
+    try:
+        yield
+    finally:
+        s3.put_bucket_notification_configuration(Bucket=BUCKET, NotificationConfiguration={})
+
+
+def invocations(deployment: Deployment, inbox: Inbox, *, most: int) -> int:
+    """How many it takes until the queue is empty, each with one message; what feeds on itself ends at `most`."""
+    count = 0
+    while count < most and (records := inbox.all()):
+        for record in records:
+            assert deliver(deployment, [record]) == DONE
+            inbox.acknowledge(record)
+            count += 1
+    return count
+
+
+@pytest.mark.faults_full
+def test_an_upload_is_one_invocation_and_what_is_written_below_it_is_refused(
+    deployment: Deployment, inbox: Inbox, record_fault: Any
+) -> None:
+    uploads = 10
+    with announced(deployment, inbox):
+        [_] = inbox.all()  # S3's test event
+        inbox.sqs.purge_queue(QueueUrl=inbox.url)
+        for number in range(uploads):
+            store(deployment, f"alone-{number}.txt", f"Note {number} is alone.")
+        alone = invocations(deployment, inbox, most=10 * uploads)
+        written = itertools.count()
+        deployment.model.always = before_reply(
+            lambda: store(deployment, f".rag/{next(written)}.txt", "Made of a document.")
+        )
+        for number in range(uploads):
+            store(deployment, f"written-{number}.txt", f"Note {number} has something written beside it.")
+        beside = invocations(deployment, inbox, most=10 * uploads)
+    [(documents, runs)] = rows(deployment, "select count(*), (select count(*) from ingestions) from documents")
+    record_fault(
+        "A12",
+        injected=uploads,
+        violations=abs(alone - uploads) + abs(beside - 2 * uploads) + abs(runs - 2 * uploads),
+        figure=f"{alone / uploads:g} invocations per upload; of {beside - uploads} objects written below the input "
+        f"{beside - uploads - (documents - 2 * uploads)} refused, {runs / (2 * uploads):g} ingestions per upload",
+    )
+    assert (alone, beside, documents, runs) == (uploads, 2 * uploads, 2 * uploads, 2 * uploads)
 
 
 @pytest.mark.fault("A6")
