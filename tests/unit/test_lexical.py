@@ -136,13 +136,12 @@ def without_accents(text: str) -> str:
     return "".join(mark for mark in unicodedata.normalize("NFD", text) if not unicodedata.combining(mark))
 
 
-@pytest.mark.parametrize(
-    ("language", "word"), [(language, word) for language, words in lexical.STOP_WORDS.items() for word in words.split()]
-)
-def test_stop_words_are_recognised_with_and_without_their_accents(language: str, word: str) -> None:
+@pytest.mark.parametrize("language", lexical.STOP_WORDS)
+def test_stop_words_are_recognised_with_and_without_their_accents(language: str) -> None:
     alone = lexical.analyse("7351", language)
-    for written in (word, word.capitalize(), unicodedata.normalize("NFD", word), without_accents(word)):
-        assert lexical.ask(f"{written} 7351", language) == alone
+    for word in lexical.STOP_WORDS[language].split():
+        for written in (word, word.capitalize(), unicodedata.normalize("NFD", word), without_accents(word)):
+            assert lexical.ask(f"{written} 7351", language) == alone, written
 
 
 @pytest.mark.parametrize(
