@@ -7,6 +7,7 @@ Run as a program it reads a line of JSON for each delivery (`workers.Workers.del
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import resource
 import select
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 ALL_DONE, NOT_ALL = 0, 1
+
+# Shared with the forks: which of them talks with the parser's helper process, else 0.
+talker = memoryview(mmap.mmap(-1, 4)).cast("i")
 
 
 class Context:
@@ -65,9 +69,10 @@ def main() -> None:
             if pid == 0:
                 break
             children.remove(pid)
-            if status != 0:  # it may have been killed in the middle of its talk with the helper
+            if talker[0] == pid:  # it ended in the middle: what it was to be told would be told to the next one
                 wiring.parser().close()
                 warm_parser()
+                talker[0] = 0
             tell({"pid": pid, "status": os.waitstatus_to_exitcode(status)})
 
 
@@ -93,9 +98,11 @@ def deliver(handler: Any, delivery: dict[str, Any]) -> None:
 
     os.environ.update(delivery["environment"])
     forget_wiring()
+    helper = wiring.parser()._helper
     if delivery["alone"]:  # one helper serves one worker at a time
-        delivery["helper"] = wiring.parser()._helper
         wiring.parser()._helper = None
+    else:
+        say_who_talks(helper)
     silence = os.open(os.devnull, os.O_RDWR)
     os.dup2(silence, 0)
     os.dup2(
@@ -110,6 +117,18 @@ def deliver(handler: Any, delivery: dict[str, Any]) -> None:
     except BaseException:  # noqa: BLE001 (the process ends here, whatever it was)
         traceback.print_exc()
     os._exit(status)
+
+
+def say_who_talks(helper: Any) -> None:
+    run = helper.run
+
+    def told(*arguments: Any) -> Any:
+        talker[0] = os.getpid()
+        result = run(*arguments)
+        talker[0] = 0
+        return result
+
+    helper.run = told
 
 
 def limit_memory(more_mib: int | None) -> None:
