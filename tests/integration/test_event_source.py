@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from local import aws
+from local import aws, event_source
 from local.aws_service import Aws
 from local.event_source import EventSource, failures
 from local.lambda_runtime import Function, Invocation
@@ -112,6 +112,12 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came about"
         time.sleep(0.05)
+
+
+@pytest.fixture(autouse=True)
+def _short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stops waits for the end of a poll; SQS knows none that is shorter and waits at all."""
+    monkeypatch.setattr(event_source, "POLL_SECONDS", 1)
 
 
 @pytest.fixture(scope="module")
