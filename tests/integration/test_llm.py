@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import ssl
 import subprocess
 import sys
 import threading
@@ -92,6 +93,16 @@ model.embed(["one"], Deadline.after(60))
 assert any(model.alive() for _ in range(5))
 print("openai" in sys.modules)
 """
+
+
+def test_a_client_that_is_opened_again_does_not_read_again_who_is_trusted(
+    model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = edge(model)
+    opened.embed(["one"], soon())
+    opened._end()
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", None)
+    assert len(opened.embed(["two"], soon())) == 1
 
 
 def test_who_only_embeds_never_imports_the_sdk(model: FakeModel) -> None:

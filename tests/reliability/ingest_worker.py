@@ -43,13 +43,14 @@ def main() -> None:
     import openai  # noqa: F401 (imported once, for all forks)
 
     import rag.llm
-    import rag.store.index  # noqa: F401
+    import rag.store.index
     from functions.ingest import handler
     from rag import wiring
 
     # The description of a service is read once, by whoever makes its first client.
     for service in ("s3", "sqs"):
         boto3.client(service)  # type: ignore[call-overload]
+    rag.llm._everybodys_authorities()
     warm_parser()
     children: set[int] = set()
     # What a buffer held, `select` would not tell of.
