@@ -20,8 +20,12 @@ import boto3
 import httpx
 import psycopg
 
+from tests.certificates import NOBODY
+
 ROOT = Path(__file__).resolve().parents[2]
 RAG = [sys.executable, "-c", "from local.cli import main; main()"]
+# How HTTPX asks a server on this machine.
+HERE: dict[str, Any] = {"trust_env": False, "timeout": 60, "verify": NOBODY}
 # What an error must never show: where the code lies, how it failed inside, what it asked the database.
 INSIDE = ("Traceback", 'File "', ".py", "psycopg", "botocore", "select ", "insert ", "/tmp", str(ROOT))  # noqa: S108 (searched for)
 
@@ -137,7 +141,7 @@ class PlatformProcess:
         """With the first tenant's key, or another; an empty one is not sent."""
         given = self.ready["api_key"] if key is None else key
         headers = {"x-api-key": given} if given else {}
-        with httpx.Client(base_url=self.ready["url"], headers=headers, trust_env=False, timeout=60) as http:
+        with httpx.Client(base_url=self.ready["url"], headers=headers, **HERE) as http:
             yield Api(http)
 
     def client(self, service: str) -> Any:
@@ -183,7 +187,7 @@ def platform_process(
 
 def send_form(upload: dict[str, Any], body: bytes) -> httpx.Response:
     """POST a file with a presigned form, as a browser does."""
-    return httpx.post(upload["url"], data=upload["fields"], files={"file": body}, trust_env=False, timeout=60)
+    return httpx.post(upload["url"], data=upload["fields"], files={"file": body}, **HERE)
 
 
 def assert_problem(response: httpx.Response, *statuses: int) -> None:

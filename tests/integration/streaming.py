@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -24,9 +23,7 @@ from local.plan import of_the_table
 from local.runtime_api import RuntimeApi
 from local.sandbox import Launch
 from rag.types import Caller
-
-# Each client would read everybody's certificates, which costs more than a request, and none is asked for here.
-_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+from tests.certificates import NOBODY
 
 
 @dataclass
@@ -38,7 +35,7 @@ class Streaming:
 
     def client(self) -> httpx.Client:
         headers = {"x-api-key": "key"}
-        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=120, verify=_NOBODY)
+        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=120, verify=NOBODY)
 
     def ask(self, **body: Any) -> httpx.Response:
         with self.client() as client:
