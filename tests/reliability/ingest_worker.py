@@ -6,6 +6,7 @@ Run as a program it reads a line of JSON for each delivery (`workers.Workers.del
 
 from __future__ import annotations
 
+import gc
 import json
 import mmap
 import os
@@ -52,6 +53,9 @@ def main() -> None:
         boto3.client(service)  # type: ignore[call-overload]
     rag.llm._everybodys_authorities()
     warm_parser()
+    # A fork that collects garbage would copy the pages of all that stands there.
+    gc.collect()
+    gc.freeze()
     children: set[int] = set()
     # What a buffer held, `select` would not tell of.
     lines = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 (as long as the process)
