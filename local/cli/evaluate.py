@@ -33,6 +33,9 @@ HITS = 300
 ANSWER_HITS = 5
 # What is said there instead of an answer, or without a passage that holds it, refuses nothing.
 NO_REFUSAL = ("retrieval_only", "ungrounded")
+# That no passage holds an answer is a finding about the model: nothing was missing.
+NOT_MISSING = "ungrounded"
+DEGRADED = "degraded"
 
 EPILOG = """\b
 Examples:
@@ -89,9 +92,12 @@ async def evaluate(
         )
     except CollectionError as error:
         raise UsageFailure(f"{error}.") from error
+    session.show(figures, _tell)
+    if (record or gate) and any(DEGRADED in row for row in figures.values()):
+        note("Neither recorded nor compared: a part was missing, and these are not the figures of the whole")
+        return 1
     if record:
         record.write_text(json_module.dumps(figures, indent=2) + "\n")
-    session.show(figures, _tell)
     return _judged(figures, recorded)
 
 
@@ -106,14 +112,37 @@ async def _test_collection(
     await _put(session, given.documents, name, timeout_seconds)
     figures: Figures = {}
     for mode in MODES:
-        ranked: dict[str, list[str]] = {}
-
-        async def one(query: str, mode: str = mode, ranked: dict[str, list[str]] = ranked) -> None:
-            ranked[query] = await _ranked(session, given, name, given.queries[query], mode)
-
-        await _all(session, f"{mode} search", one, given.queries)
-        figures[mode] = dict(metrics.summary(ranked, given.judgements))
+        figures[mode] = await _searched(session, given, name, mode)
     return figures
+
+
+async def _searched(session: Session, given: TestCollection, collection: str, mode: str) -> dict[str, float | None]:
+    ranked: dict[str, list[str]] = {}
+    degraded: Counter[str] = Counter()
+
+    async def one(query: str) -> None:
+        body = {"query": given.queries[query], "collection": collection, "mode": mode, "top_k": HITS}
+        ranked[query] = _documents(given, await _search(session, body, degraded))
+
+    await _all(session, f"{mode} search", one, given.queries)
+    return metrics.summary(ranked, given.judgements) | _missing(degraded, plural(len(ranked), f"{mode} question"))
+
+
+async def _search(session: Session, body: dict[str, Any], degraded: Counter[str]) -> list[dict[str, Any]]:
+    reply = await session.client.call("POST", "/v1/search", body=body)
+    degraded.update([reply["degraded"]] if reply["degraded"] else [])
+    hits: list[dict[str, Any]] = reply["hits"]
+    return hits
+
+
+def _missing(degraded: Counter[str], of: str) -> dict[str, float | None]:
+    """How often a part was missing, which is said; nothing where it never was."""
+    if not degraded:
+        return {}
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(degraded.items()))
+    note(f"Of {of} {degraded.total()} degraded: {reasons}")
+    missing = degraded.total() - degraded[NOT_MISSING]
+    return {DEGRADED: missing} if missing else {}
 
 
 async def _make(session: Session, name: str, language: str | None, given: TestCollection) -> None:
@@ -127,10 +156,8 @@ async def _make(session: Session, name: str, language: str | None, given: TestCo
     await session.client.call("POST", "/v1/collections", body={"name": name, "language": language})
 
 
-async def _ranked(session: Session, given: TestCollection, collection: str, query: str, mode: str) -> list[str]:
-    """The documents in the order of their best passages."""
-    body = {"query": query, "collection": collection, "mode": mode, "top_k": HITS}
-    hits = (await session.client.call("POST", "/v1/search", body=body))["hits"]
+def _documents(given: TestCollection, hits: Iterable[Mapping[str, Any]]) -> list[str]:
+    """In the order of their best passages."""
     return list(dict.fromkeys(given.identities.get(hit["key"], hit["key"]) for hit in hits))
 
 
@@ -180,35 +207,33 @@ async def _questions(
 
         await put_all(session, find([documents]), collection, wait_seconds=timeout_seconds)
     found: list[tuple[AskedOfFile, bool, bool, bool]] = []
-    degraded: Counter[str] = Counter()
+    searches: Counter[str] = Counter()
+    answers: Counter[str] = Counter()
 
     async def one(asked: AskedOfFile) -> None:
-        hits = await _hits(session, asked, collection)
+        body = {"query": asked.question, "collection": collection, "top_k": ANSWER_HITS}
+        hits = await _search(session, body, searches)
         holding = [hit for hit in hits if asked.of(hit["key"]) and _holds(hit, asked.answer)]
         paged = any(hit["page"] in asked.pages for hit in holding)
-        abstained = asked.answer is None and await _abstains(session, asked, collection, degraded)
+        abstained = asked.answer is None and await _abstains(session, asked, collection, answers)
         found.append((asked, bool(holding), paged, abstained))
 
     await _all(session, "asking", one, questions)
     answerable = [row for row in found if row[0].answer]
     paged = [row for row in answerable if row[0].pages]
     unanswerable = [row for row in found if not row[0].answer]
-    if degraded:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(degraded.items()))
-        note(f"Of {plural(len(unanswerable), 'answer')} {degraded.total()} degraded: {reasons}")
+    missing = [
+        *_missing(searches, plural(len(questions), "searched question")).values(),
+        *_missing(answers, plural(len(unanswerable), "answer")).values(),
+    ]
     return {
         QUESTIONS: {
             f"answer_hit_rate@{ANSWER_HITS}": metrics.share(sum(row[1] for row in answerable), len(answerable)),
             f"page_accuracy@{ANSWER_HITS}": metrics.share(sum(row[2] for row in paged), len(paged)),
             "abstention_rate": metrics.share(sum(row[3] for row in unanswerable), len(unanswerable)),
         }
+        | ({DEGRADED: sum(count or 0 for count in missing)} if missing else {})
     }
-
-
-async def _hits(session: Session, asked: AskedOfFile, collection: str) -> list[dict[str, Any]]:
-    body = {"query": asked.question, "collection": collection, "top_k": ANSWER_HITS}
-    hits: list[dict[str, Any]] = (await session.client.call("POST", "/v1/search", body=body))["hits"]
-    return hits
 
 
 async def _abstains(session: Session, asked: AskedOfFile, collection: str, degraded: Counter[str]) -> bool:
@@ -280,9 +305,13 @@ def _name(folder: Path, given: TestCollection) -> str:
 
 
 def _tell(figures: Mapping[str, Mapping[str, float | None]]) -> None:
-    names = list(next(iter(figures.values())))
-    rows = [(mode, *(_figure(row[name]) for name in names)) for mode, row in figures.items()]
+    names = list(dict.fromkeys(name for row in figures.values() for name in row))
+    rows = [(mode, *(_shown(name, row.get(name)) for name in names)) for mode, row in figures.items()]
     table(("", *names), rows)
+
+
+def _shown(name: str, value: float | None) -> str:
+    return str(value or 0) if name == DEGRADED else _figure(value)
 
 
 def _figure(value: float | None) -> str:

@@ -53,7 +53,7 @@ def figures(file: Path, asked: dict[str, Any], capsys: pytest.CaptureFixture[str
 def test_only_a_refusal_to_answer_is_an_abstention(
     api: Api, file: Path, capsys: pytest.CaptureFixture[str], reply: dict[str, Any], rate: float
 ) -> None:
-    api.reply("/v1/search", {"hits": []})
+    api.reply("/v1/search", {"hits": [], "degraded": None})
     api.reply("/v1/query", REFUSED | reply)
     found, said = figures(file, UNANSWERABLE, capsys)
     assert found["abstention_rate"] == rate
@@ -86,7 +86,7 @@ def test_an_answer_counts_in_the_document_that_the_question_names(
     figures_of: tuple[float, float],
 ) -> None:
     hit = {"key": found_in, "page": page, "content": "It was a\nlimpet."}
-    api.reply("/v1/search", {"hits": [{"key": "x.txt", "page": 2, "content": "Nothing."}, hit]})
+    api.reply("/v1/search", {"hits": [{"key": "x.txt", "page": 2, "content": "Nothing."}, hit], "degraded": None})
     asked = {"file": named, "question": "What was it?", "answer_substring": "a limpet", "page": 2}
     found, _ = figures(file, asked, capsys)
     assert (found["answer_hit_rate@5"], found["page_accuracy@5"]) == figures_of
@@ -110,7 +110,7 @@ def test_a_gate_of_nothing_that_is_measured_is_refused_before_anything_is_asked(
     file.write_text(json.dumps(UNANSWERABLE))
     gate = file.with_name("gate.json")
     gate.write_text(recorded)
-    api.reply("/v1/search", {"hits": []})
+    api.reply("/v1/search", {"hits": [], "degraded": None})
     api.reply("/v1/query", REFUSED)
     assert cli.run(["eval", str(file), "--gate", str(gate)]) == 2
     told = capsys.readouterr().err
@@ -124,6 +124,83 @@ def test_a_gate_holds_each_figure_to_the_recorded_one(api: Api, file: Path, reco
     file.write_text(json.dumps(UNANSWERABLE))
     gate = file.with_name("gate.json")
     gate.write_text(json.dumps({"questions": {"abstention_rate": recorded, "page_accuracy@5": None}}))
-    api.reply("/v1/search", {"hits": []})
+    api.reply("/v1/search", {"hits": [], "degraded": None})
     api.reply("/v1/query", REFUSED)
     assert cli.run(["eval", str(file), "--gate", str(gate)]) == code
+
+
+@pytest.fixture
+def folder(api: Api, tmp_path: Path) -> Path:
+    """Two documents, which are there already, and two questions."""
+    texts = {
+        "corpus": [("tea", "It is steamed."), ("salt", "It is won from brine.")],
+        "queries": [("1", "?"), ("2", "?")],
+    }
+    for name, records in texts.items():
+        lines = [json.dumps({"_id": identity, "text": text}) for identity, text in records]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    (tmp_path / "qrels.tsv").write_text("1\ttea\t1\n2\tsalt\t1\n")
+    for key in ("tea.md", "salt.md"):
+        api.add(key)
+    api.reply("/v1/collections", {"collections": [{"name": "default"}]})
+    return tmp_path
+
+
+@pytest.mark.parametrize("held", [[], ["--gate", "figures.json"], ["--record", "figures.json"]])
+@pytest.mark.parametrize("missing", ["lexical_only", "not_reranked"])
+def test_figures_of_degraded_searches_say_so_and_neither_pass_a_gate_nor_become_one(
+    api: Api, folder: Path, capsys: pytest.CaptureFixture[str], missing: str, held: list[str]
+) -> None:
+    (folder / "figures.json").write_text('{"hybrid": {"ndcg@10": 0.0}}')
+    held = [str(folder / each) if each.endswith(".json") else each for each in held]
+    hits = [{"key": "tea.md"}, {"key": "salt.md"}]
+    for degraded in [None] * 5 + [missing]:
+        api.reply("/v1/search", {"hits": hits, "degraded": degraded})
+    assert cli.run(["eval", str(folder), "--collection", "default", "--json", *held]) == (1 if held else 0)
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert [row.get("degraded") for row in found.values()] == [None, None, 1]
+    assert found["hybrid"] == found["dense"] | {"degraded": 1}
+    assert f"Of 2 hybrid questions 1 degraded: 1 {missing}" in err
+    assert ("Neither recorded nor compared" in err) is bool(held)
+    assert (folder / "figures.json").read_text() == '{"hybrid": {"ndcg@10": 0.0}}'
+
+
+def test_the_table_has_a_column_of_degraded_searches_where_there_were_some(
+    api: Api, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(6):
+        api.reply("/v1/search", {"hits": [], "degraded": None})
+    assert cli.run(["eval", str(folder), "--collection", "default"]) == 0
+    assert "degraded" not in capsys.readouterr().out
+    api.reply("/v1/collections", {"collections": [{"name": "default"}]})
+    for degraded in [None] * 4 + ["lexical_only"] * 2:
+        api.reply("/v1/search", {"hits": [], "degraded": degraded})
+    assert cli.run(["eval", str(folder), "--collection", "default"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [(line[0], line[-1]) for line in lines] == [
+        ("ndcg@10", "degraded"),
+        ("lexical", "0"),
+        ("dense", "0"),
+        ("hybrid", "2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("search", "answer", "code"),
+    [(None, None, 0), (None, "ungrounded", 1), ("lexical_only", None, 1), (None, "retrieval_only", 1)],
+)
+def test_a_question_file_passes_a_gate_only_where_no_part_was_missing(
+    api: Api, file: Path, capsys: pytest.CaptureFixture[str], search: str | None, answer: str | None, code: int
+) -> None:
+    file.write_text(json.dumps(UNANSWERABLE))
+    gate = file.with_name("gate.json")
+    gate.write_text(json.dumps({"questions": {"abstention_rate": 1.0}}))
+    api.reply("/v1/search", {"hits": [], "degraded": search})
+    api.reply("/v1/query", REFUSED | {"degraded": answer})
+    assert cli.run(["eval", str(file), "--gate", str(gate), "--json"]) == code
+    out, err = capsys.readouterr()
+    missing = bool(code) and answer != "ungrounded"
+    assert json.loads(out)["questions"].get("degraded") == (1 if missing else None)
+    assert ("Neither recorded nor compared" in err) is missing
+    assert ("fell: questions abstention_rate" in err) is (answer == "ungrounded")
