@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import unicodedata
 from collections import Counter, defaultdict
@@ -130,6 +131,29 @@ def test_every_list_of_stop_words_belongs_to_a_language_and_is_written_as_words_
     assert lexical.STOP_WORDS.keys() <= lexical.LANGUAGES
     for words in lexical.STOP_WORDS.values():
         assert words == unicodedata.normalize("NFKC", words).casefold()
+
+
+@pytest.mark.parametrize(
+    ("character", "word"), [("猫", "黒猫"), ("水", "水を"), ("강", "한강"), ("ก", "กา"), ("書", "書店")]
+)
+def test_one_character_of_a_language_without_spaces_meets_only_itself_alone_and_a_word_of_two_meets_all(
+    character: str, word: str
+) -> None:
+    assert meets(character, f"{character}、{word}", "japanese")
+    assert not meets(character, f"{word}。", "japanese")
+    assert meets(word, f"それは{word}だ。", "japanese")
+
+
+def test_the_languages_that_are_documented_are_those_there_are() -> None:
+    told = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text().split("\n## Languages\n")[1]
+    _, words, grammar, pairs, *_ = told.split("\n## ")[0].split("\n- ")
+    assert names(words) == lexical.LANGUAGES - lexical.UNSTEMMED | {"simple"}
+    assert names(grammar) == lexical.STOP_WORDS.keys()
+    assert names(pairs) == lexical.UNSTEMMED - {"simple"}
+
+
+def names(text: str) -> set[str]:
+    return set(re.findall("`([a-z]+)`", text))
 
 
 def without_accents(text: str) -> str:
