@@ -48,6 +48,8 @@ class Entrances:
         self._admin = Server(invoke_api, grace_seconds=grace_seconds)
         self._issuer = Server(Issuer(users, self.issuer_url, admin_token=self.admin_token), grace_seconds=grace_seconds)
 
+        hidden = {queue.name: queue.visibility_seconds for queue in plan.queues}
+
         def fed(source: Source) -> EventSource:
             return EventSource(
                 account.functions[source.function],
@@ -56,6 +58,7 @@ class Entrances:
                 queue_arn=queues[source.queue].arn,
                 region=aws.REGION,
                 batch_size=source.batch_size,
+                visibility_seconds=hidden[source.queue],
                 window_seconds=source.window_seconds,
                 concurrency=source.concurrency,
                 reports_failures=source.reports_failures,

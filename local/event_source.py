@@ -3,8 +3,9 @@
 Semantics of a partial batch response: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 
 One deviation, because nobody at a laptop waits for six time-outs of the function: a batch that no handler answered (its
-sandbox ended under it, or none was free) is visible again at once. What the handler reports as failed comes back when
-its visibility timeout ends. How often a message may fail is the redrive policy's business, here as there.
+sandbox ended under it) is visible again at once. What the handler reports as failed comes back when its visibility
+timeout ends. How often a message may fail is the redrive policy's business, here as there; to be throttled is no
+failure: the batch is kept, and the function asked again, for as long as it is hidden.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class EventSource:
         queue_arn: str,
         region: str,
         batch_size: int = 10,
+        visibility_seconds: float,
         window_seconds: float = 0,
         concurrency: int = 2,
         reports_failures: bool = True,
@@ -56,6 +58,7 @@ class EventSource:
         self._queue_url = queue_url
         self._origin = {"eventSource": "aws:sqs", "eventSourceARN": queue_arn, "awsRegion": region}
         self._batch_size = batch_size
+        self._visibility_seconds = visibility_seconds
         self._window_seconds = window_seconds
         self._concurrency = concurrency
         self._reports_failures = reports_failures
@@ -136,15 +139,23 @@ class EventSource:
             )
         except Exception as error:  # noqa: BLE001  (whatever it is, the queue is asked again)
             _log.warning("%s cannot be polled: %s", self._queue_url, error)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _PAUSE_SECONDS)
+            await self._pause()
             return []
         messages: list[Message] = received.get("Messages", [])
         return messages
 
     async def _invoke(self, messages: list[Message]) -> Invocation:
-        records = [record(message) | self._origin for message in messages]
-        return await self._function.invoke(json.dumps({"Records": records}).encode())
+        """ThrottledError when the messages are hidden no longer, or it is stopping, and no sandbox was free."""
+        payload = json.dumps({"Records": [record(message) | self._origin for message in messages]}).encode()
+        loop = asyncio.get_running_loop()
+        shown = loop.time() + self._visibility_seconds
+        while True:
+            try:
+                return await self._function.invoke(payload)
+            except ThrottledError:
+                await self._pause()
+                if self._stopping.is_set() or loop.time() >= shown:
+                    raise
 
     async def _handle(self, messages: list[Message], invoking: asyncio.Task[Invocation]) -> None:
         try:
@@ -170,6 +181,10 @@ class EventSource:
             for n, message in enumerate(messages)
         ]
         await self._call(self._sqs.change_message_visibility_batch, Entries=entries)
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), _PAUSE_SECONDS)
 
     async def _call(self, operation: Callable[..., dict[str, Any]], **parameters: Any) -> dict[str, Any]:
         loop = asyncio.get_running_loop()

@@ -83,6 +83,7 @@ class Wire:
         api = RuntimeApi(ports=2)
         await api.open()
         function = _function(self.folder, api, limits.pop("timeout_seconds", 30))
+        limits.setdefault("visibility_seconds", 600)
         source = EventSource(function, self.sqs, queue_url=self.url, queue_arn=self.arn, region=aws.REGION, **limits)
         source.start()
         try:
