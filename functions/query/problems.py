@@ -103,6 +103,8 @@ def request_id(scope: Scope) -> str:
 
 def problem(request: Request, status: int, detail: str, **more: Any) -> Response:
     headers = more.pop("headers", None)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers = {"Retry-After": "1", **(headers or {})}
     title = HTTPStatus(status).phrase
     body = {
         "type": "about:blank",

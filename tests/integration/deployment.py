@@ -84,11 +84,9 @@ class Deployment:
         told = {f"RAG_{name.upper()}": value for name, value in settings.items()}
         return {**self.settings, "RAG_DATABASE_URL": self.database.dsn(role), **told}
 
-    def ask(self, method: str, path: str, body: Any = None, *, tenant: Any = None, **event: Any) -> Reply:
-        """Send one request through the query function's handler, as its gateway would."""
-        from functions.query.handler import handler
-
-        sent = sample("query/search.json")
+    def event(self, method: str, path: str, body: Any = None, *, tenant: Any = None, **event: Any) -> dict[str, Any]:
+        """One request to the API, as its gateway tells the query function of it."""
+        sent: dict[str, Any] = sample("query/search.json")
         sent |= {"httpMethod": method, "path": path, "body": None if body is None else json.dumps(body), **event}
         if "raw" in sent:
             sent["body"] = sent.pop("raw")
@@ -98,7 +96,16 @@ class Deployment:
         sent["requestContext"]["authorizer"] |= caller | sent.pop("limits", {})
         if sent.pop("anonymous", False):
             del sent["requestContext"]["authorizer"]
-        settings = {"database_url": sent.pop("database_url")} if "database_url" in sent else {}
+        return sent
+
+    def ask(
+        self, method: str, path: str, body: Any = None, *, tenant: Any = None, database_url: str = "", **event: Any
+    ) -> Reply:
+        """Send one request through the query function's handler."""
+        from functions.query.handler import handler
+
+        sent = self.event(method, path, body, tenant=tenant, **event)
+        settings = {"database_url": database_url} if database_url else {}
         with self.function("rag_query", **settings):
             return Reply(handler(sent, Context()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import random
 import socket
 import struct
 import threading
@@ -13,6 +14,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 PIECE_BYTES = 1 << 16
+# What Ethernet carries of a TCP segment (RFC 9293, 3.7.1), and the least time after which its sender sends a lost one
+# again (RFC 6298, 2.4), twice as long each time (5.5). Linux waits for no longer than 0.2 s where that is enough.
+SEGMENT_BYTES, RETRANSMISSION_SECONDS = 1460, 1.0
 _OTHERS = itertools.count(2)
 Direction = Literal["request", "reply"]
 
@@ -36,6 +40,9 @@ class Proxy:
     `silent`: nothing passes, nobody is told. `cut_after` so many bytes of replies (of all connections from now on) the
     connection is reset; `half_closed`: what the server says is ended, what the client says still passes. `watch` is
     asked on the proxy's own thread, and may take its time.
+
+    `loss` is how likely a segment is lost. Of that TCP tells nobody: the segment is late by the time after which it is
+    sent again, and whatever is behind it waits. `lost` counts them, `chance` draws them.
     """
 
     server_port: int
@@ -43,11 +50,14 @@ class Proxy:
     port: int = 0
     latency_seconds: float = 0.0
     bytes_per_second: float | None = None
+    loss: float = 0.0
     silent: bool = False
     half_closed: bool = False
     cut_after: int | None = None
     watch: Watch | None = None
     accepted: int = 0
+    lost: int = 0
+    chance: random.Random = field(default_factory=random.Random, repr=False)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop, repr=False)
     _open: set[asyncio.StreamWriter] = field(default_factory=set, repr=False)
     _server: asyncio.Server | None = field(default=None, repr=False)
@@ -66,7 +76,7 @@ class Proxy:
 
     def healthy(self) -> None:
         """Everything passes as if there were no proxy."""
-        self.latency_seconds, self.bytes_per_second = 0.0, None
+        self.latency_seconds, self.bytes_per_second, self.loss = 0.0, None, 0.0
         self.silent, self.half_closed, self.cut_after, self.watch = False, False, None, None
 
     def _call(self, coroutine: Coroutine[None, None, None]) -> None:
@@ -133,15 +143,29 @@ class Proxy:
         if direction == "reply" and self.cut_after is not None:
             data, cut = data[: self.cut_after], len(data) >= self.cut_after
             self.cut_after -= len(data)
-        piece = len(data) if self.bytes_per_second is None else max(int(self.bytes_per_second / 20), 1)
-        for start in range(0, len(data), piece or 1):
-            writer.write(data[start : start + piece])
-            await writer.drain()
-            if self.bytes_per_second is not None:
-                await asyncio.sleep(0.05)
+        segment = SEGMENT_BYTES if self.loss else max(len(data), 1)
+        for start in range(0, len(data), segment):
+            await self._retransmit()
+            await self._pace(writer, data[start : start + segment])
         if cut:
             self.cut_after = None
             raise ConnectionAbortedError
+
+    async def _retransmit(self) -> None:
+        seconds = RETRANSMISSION_SECONDS
+        while self.chance.random() < self.loss:
+            self.lost += 1
+            await asyncio.sleep(seconds)
+            seconds *= 2
+
+    async def _pace(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        piece = len(data) if self.bytes_per_second is None else max(int(self.bytes_per_second / 20), 1)
+        for start in range(0, len(data), piece):
+            part = data[start : start + piece]
+            writer.write(part)
+            await writer.drain()
+            if self.bytes_per_second is not None:
+                await asyncio.sleep(len(part) / self.bytes_per_second)
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import socket
 import socketserver
 import threading
@@ -10,7 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.reliability.proxy import Edge, Proxy, proxying
+from tests.reliability import proxy as proxies
+from tests.reliability.proxy import SEGMENT_BYTES, Edge, Proxy, proxying
 
 pytestmark = pytest.mark.faults_fast
 
@@ -82,6 +85,30 @@ def test_latency_and_bandwidth_take_their_time(proxy: Proxy) -> None:
         while left:
             left -= len(client.recv(left))
         assert 0.15 <= time.monotonic() - began < 2
+
+
+def test_a_lost_segment_is_late_and_all_that_is_behind_it_waits(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxies, "RETRANSMISSION_SECONDS", 0.2)
+    proxy.loss, proxy.chance = 0.2, random.Random(1)  # which draws less than that first, and more then
+    with connect(proxy) as client:
+        began = time.monotonic()
+        client.sendall(b"x")
+        assert client.recv(10) == b"x"
+        assert time.monotonic() - began >= 0.2
+        assert proxy.lost == 1
+        monkeypatch.setattr(proxies, "RETRANSMISSION_SECONDS", 0.001)
+        proxy.loss, said = 0.5, os.urandom(20 * SEGMENT_BYTES)
+        client.sendall(said)
+        got = b""
+        while len(got) < len(said):
+            got += client.recv(len(said))
+        assert got == said
+        assert proxy.lost > 10
+        lost = proxy.lost
+        proxy.healthy()
+        client.sendall(said)
+        assert client.recv(10)
+        assert proxy.lost == lost
 
 
 def test_a_silent_one_says_nothing_until_it_is_healthy(proxy: Proxy) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,6 +43,9 @@ _thread = threading.local()
 
 # What a new connection may take; libpq waits for no less than the second.
 _CONNECT_SECONDS, _LEAST_CONNECT_SECONDS = 5, 2
+# How long whoever got no connection waits at most before asking again: not when all others do.
+_BACKOFF_SECONDS = 0.2
+_JITTER = random.SystemRandom()
 
 
 class _LostError(UnavailableError):
@@ -48,6 +53,10 @@ class _LostError(UnavailableError):
 
     def __init__(self, error: Exception) -> None:
         super().__init__(f"the database is not available: {type(error).__name__}", retry_after_seconds=1)
+
+
+class _RefusedError(_LostError):
+    """There is nobody to connect to, or there are too many who did (53300)."""
 
 
 class Connection(psycopg.Connection[Row]):
@@ -207,9 +216,11 @@ class Database:
     def _once_more(self, attempt: Callable[[], T]) -> T:
         try:
             return attempt()
-        except _LostError:
+        except _LostError as error:
             if self.deadline.remaining() < _LEAST_CONNECT_SECONDS:
                 raise
+            if isinstance(error, _RefusedError):
+                _back_off()
             # Whatever ended one is likely to have ended all.
             self.close()
             return attempt()
@@ -255,7 +266,7 @@ class Database:
         try:
             return log_in(self._url, self._password, self.deadline)
         except _LOST as error:
-            raise _LostError(error) from error
+            raise _RefusedError(error) from error
 
 
 def _ready(connection: Connection) -> bool:
@@ -285,9 +296,13 @@ def _alone(scope: Scope) -> Iterator[None]:
 def log_in(url: str, password: Callable[[], str], deadline: Deadline = NEVER) -> Connection:
     """Connect with the `password` of now; where it is refused, once more with the one of then: it may be a new one.
 
+    That there is no place for this role (53300) looks the same to libpq.
+
     UnavailableError when both are refused, psycopg.OperationalError when there is nobody to refuse it.
     """
-    for _ in range(2):
+    for number in range(2):
+        if number:
+            _back_off()
         try:
             return connect(url, password() or None, deadline)
         except psycopg.OperationalError as error:
@@ -297,6 +312,10 @@ def log_in(url: str, password: Callable[[], str], deadline: Deadline = NEVER) ->
             refusal = error
     msg = "the database refuses the login of this function's role"
     raise UnavailableError(msg) from refusal
+
+
+def _back_off() -> None:
+    time.sleep(_JITTER.uniform(0, _BACKOFF_SECONDS))
 
 
 def connect(url: str, password: str | None = None, deadline: Deadline = NEVER) -> Connection:
