@@ -365,18 +365,18 @@ def confusions() -> list[Attack]:
     ]  # fmt: skip
 
 
-def giants() -> list[Attack]:
-    """J7."""
+def giants(quarters: int = 4) -> list[Attack]:
+    """J7, also smaller: nothing of them may cost more than in proportion to its size."""
     words = b"So many words that nobody reads them all. "
     return [
-        ("50 MB.txt", (words * 20 + b"\n") * 60_000, {"ready"}),
-        ("one line.txt", words * 240_000, {"ready"}),
-        ("a word.txt", b"x" * 10_000_000, {"ready"}),
-        ("a million paragraphs.txt", b"Tiny.\n\n" * 1_000_000, {"ready"}),
-        ("nested tags.html", b"<html><p>Hi." + b"<div>" * 200_000, {"ready"}),
-        ("brackets.md", b"[" * 1_000_000 + b" hi", {"ready"}),
-        ("quotes.csv", b'a,b\n"' + b"x," * 2_000_000, {"ready"}),
-        ("nested.json", b"[" * 1_000_000 + b"1" + b"]" * 1_000_000, {"TOO_DEEP"}),
+        ("50 MB.txt", (words * 20 + b"\n") * 15_000 * quarters, {"ready"}),
+        ("one line.txt", words * 300_000 * quarters, {"ready"}),
+        ("a word.txt", b"x" * 2_500_000 * quarters, {"ready"}),
+        ("a million paragraphs.txt", b"Tiny.\n\n" * 250_000 * quarters, {"ready"}),
+        ("nested tags.html", b"<html><p>Hi." + b"<div>" * 50_000 * quarters, {"ready"}),
+        ("brackets.md", b"[" * 250_000 * quarters + b" hi", {"ready"}),
+        ("quotes.csv", b'a,b\n"' + b"x," * 500_000 * quarters, {"ready"}),
+        ("nested.json", b"[" * 250_000 * quarters + b"1" + b"]" * 250_000 * quarters, {"TOO_DEEP"}),
     ]
 
 

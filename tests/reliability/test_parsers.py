@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from tests.reliability import fuzzing, hostile
 KINDS = (*hostile.SUFFIXES, "jsonl", "tsv", *hostile.MADE)
 WALL_SECONDS = 60  # as in production: a busy machine takes its time over fifty megabytes
 MEMORY_MIB = 512
+FORBIDDEN = re.compile("root:x:0|[\0\ud800-\udfff]")
 CODES = frozenset(get_args(FailureCode))
 Record = Callable[..., None]
 
@@ -38,9 +40,8 @@ class Reading:
     folder: Path
     outcomes: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
-    worst_seconds: float = 0.0
+    seconds: list[float] = field(default_factory=list)
     worst_mib: int = 0
-    count: int = 0
 
     def __post_init__(self) -> None:
         self.parser = Parser(wall_seconds=WALL_SECONDS, memory_mebibytes=MEMORY_MIB)
@@ -57,9 +58,8 @@ class Reading:
         except DocumentError as error:
             outcome, text = error.code, str(error)
         seconds = time.monotonic() - started
-        self.count += 1
         self.outcomes[outcome] += 1
-        self.worst_seconds = max(self.worst_seconds, seconds)
+        self.seconds.append(seconds)
         if seconds > WALL_SECONDS + 3:
             self.violations.append(f"{name}: hung for {seconds:.1f} s")
         if outcome not in CODES | {"ready"} or outcome == "INTERNAL" or not text:
@@ -68,6 +68,14 @@ class Reading:
             self.violations.append(f"{name}: the worker ended")
         self._helper = self.parser._helper
         return outcome, text
+
+    @property
+    def count(self) -> int:
+        return len(self.seconds)
+
+    @property
+    def worst_seconds(self) -> float:
+        return max(self.seconds, default=0.0)
 
     @property
     def figure(self) -> str:
@@ -152,7 +160,7 @@ def attack(reading: Reading, attacks: list[hostile.Attack]) -> None:
         outcome, text = reading.read(name, data)
         if outcome not in expected:
             reading.violations.append(f"{name}: {outcome} where {sorted(expected)} was expected: {text[:100]}")
-        if "root:x:0" in text or any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in text):
+        if FORBIDDEN.search(text):
             reading.violations.append(f"{name}: holds what no text may")
 
 
@@ -164,7 +172,6 @@ def attack(reading: Reading, attacks: list[hostile.Attack]) -> None:
         ("J2", hostile.broken_pdfs),
         ("J3", hostile.entities),
         ("J6", hostile.confusions),
-        ("J7", hostile.giants),
         ("C9", hostile.bad_texts),
     ],
 )
@@ -175,6 +182,49 @@ def test_hostile_files_end_in_a_verdict_in_bounded_time_and_memory(
 
     record_fault(fault, injected=reading.count, violations=len(reading.violations), figure=reading.figure)
     assert reading.violations == []
+
+
+# A part of a file that takes the square of its size takes four times as long for each byte of four times the file.
+MOST_TIMES_AS_LONG, TRIES = 3, 4
+
+
+@pytest.mark.faults_full
+def test_giants_take_time_in_proportion_to_their_size(reading: Reading, record_fault: Record) -> None:
+    """Read whole and a quarter of them, and again where the machine may have had other work meanwhile."""
+    attack(reading, [("first.txt", b"Whoever is first waits for the parser to start.", {"ready"})])
+    tries = [_seconds_per_megabyte(reading)]
+    while (longer := _out_of_proportion(tries)) and len(tries) < TRIES:
+        tries.append(_seconds_per_megabyte(reading))
+    figures = "; ".join(f"{name} {whole:.3f} ({quarter:.3f})" for name, (whole, quarter) in _least(tries).items())
+    record_fault(
+        "J7",
+        injected=len(hostile.giants(1)),
+        violations=len(reading.violations) + len(longer),
+        figure=f"s per MB, and of a quarter of the file: {figures}; {reading.figure}",
+    )
+    assert (reading.violations, longer) == ([], [])
+
+
+Costs = dict[str, tuple[float, float]]
+
+
+def _seconds_per_megabyte(reading: Reading) -> Costs:
+    """Of each giant: the whole file, and a quarter of it."""
+    costs: list[dict[str, float]] = []
+    for quarters in (4, 1):
+        giants = hostile.giants(quarters)
+        attack(reading, giants)
+        spent = reading.seconds[-len(giants) :]
+        costs.append({name: took / (len(data) / 1e6) for (name, data, _), took in zip(giants, spent, strict=True)})
+    return {name: (costs[0][name], costs[1][name]) for name in costs[0]}
+
+
+def _least(tries: list[Costs]) -> Costs:
+    return {name: (min(one[name][0] for one in tries), min(one[name][1] for one in tries)) for name in tries[0]}
+
+
+def _out_of_proportion(tries: list[Costs]) -> list[str]:
+    return [name for name, (whole, quarter) in _least(tries).items() if whole > MOST_TIMES_AS_LONG * quarter]
 
 
 @pytest.mark.faults_full

@@ -218,11 +218,13 @@ class Bucket:
         )
 
     def presign_download(self, object_key: str, version_id: str | None, *, valid_seconds: int) -> str:
-        """Return where that version can be fetched from, by whoever has the address; None: the current one."""
+        """Return where that version can be fetched from, by whoever has the address; None: the current one.
+
+        A browser keeps what is there as a file and shows it to nobody: it may be a page with a script.
+        """
         version = {} if version_id is None or version_id.startswith(UNVERSIONED) else {"VersionId": version_id}
-        return self._client().generate_presigned_url(
-            "get_object", Params={"Bucket": self.name, "Key": object_key, **version}, ExpiresIn=valid_seconds
-        )
+        asked = {"Bucket": self.name, "Key": object_key, "ResponseContentDisposition": "attachment", **version}
+        return self._client().generate_presigned_url("get_object", Params=asked, ExpiresIn=valid_seconds)
 
     def _client(self, budget: Budget = PATIENT) -> S3Client:
         if budget not in self._clients:
