@@ -75,6 +75,7 @@ class Workers:
     def deliver(
         self,
         *object_keys: str,
+        messages: Mapping[str, str] | None = None,
         message: str = "1",
         receives: int = 1,
         seconds: float = 600,
@@ -86,12 +87,15 @@ class Workers:
     ) -> Delivery:
         """Begin to work off one message that names these objects, or a batch of one for each, `apart`.
 
+        Or a batch of `messages` that are written already, by their ids.
         `alone`: others are under way meanwhile. `memory_mib`: more than it has at first the worker does not get.
         """
         [record] = sample("ingest/object_created.json")["Records"]
         record["attributes"]["ApproximateReceiveCount"] = str(receives)
-        named = [(key, [key]) for key in object_keys] if apart else [(message, object_keys)]
-        records = [{**record, "messageId": name, "body": notification(*keys)} for name, keys in named]
+        if messages is None:
+            named = [(key, [key]) for key in object_keys] if apart else [(message, object_keys)]
+            messages = {name: notification(*keys) for name, keys in named}
+        records = [{**record, "messageId": name, "body": body} for name, body in messages.items()]
         delivery = Delivery()
         self._waiting.put(delivery)
         sent = {"environment": environment, "event": {"Records": records}, "seconds": seconds, "alone": alone}
