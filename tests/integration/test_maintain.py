@@ -156,7 +156,7 @@ def test_a_question_of_common_words_only_looks_at_the_rarest_and_still_fills_its
 
 @pytest.mark.parametrize(
     ("chunks", "depth", "width"),
-    [(-1, 10, 80), (60, 10, 80), (100_000, 80, 100), (1_000_000, 10, 160), (10**15, 10, 880), (60, 1_200, 1_000)],
+    [(-1, 10, 80), (60, 10, 80), (100_000, 80, 100), (1_000_000, 10, 110), (10**15, 10, 380), (60, 1_200, 1_000)],
 )
 def test_a_graph_of_more_chunks_is_searched_wider(large: Deployment, chunks: int, depth: int, width: int) -> None:
     maintain(large)

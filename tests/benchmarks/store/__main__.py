@@ -23,6 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rag.settings import Settings
 from tests.benchmarks.store import corpus, measuring, report, truth
 from tests.benchmarks.store.client import Client, clients
 from tests.benchmarks.store.contestant import LIMIT, PEERS, PRODUCT, Entry, Place
@@ -162,7 +163,9 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="these contestants (default all)")
     parser.add_argument("--queries", type=int, default=200, help="distinct questions (default 200)")
     parser.add_argument("--seconds", type=float, default=6.0, help="of each throughput (default 6)")
-    parser.add_argument("--index-chunks", type=int, default=10_000, help="RAG_INDEX_CHUNKS (default 10000)")
+    parser.add_argument(
+        "--index-chunks", type=int, default=Settings().index_chunks, help="RAG_INDEX_CHUNKS (default %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON only")
     parser.add_argument("--plot", type=_picture, help="write a picture of cost against size")
     return parser.parse_args(arguments)

@@ -25,6 +25,7 @@ from psycopg import sql
 
 from rag import calling, keys
 from rag.deadline import Deadline
+from rag.settings import Settings
 from rag.store.access import KeyStore
 from rag.store.database import Database
 from rag.store.maintenance import IndexMaintenance
@@ -205,7 +206,9 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--chunks", type=_numbers, default=[1, 3], help="of each document (default 1,3)")
     parser.add_argument("--dimensions", type=int, default=384, help="width of the vectors (default 384)")
     parser.add_argument("--queries", type=int, default=200, help="questions (default 200)")
-    parser.add_argument("--index-chunks", type=int, default=10_000, help="RAG_INDEX_CHUNKS (default 10000)")
+    parser.add_argument(
+        "--index-chunks", type=int, default=Settings().index_chunks, help="RAG_INDEX_CHUNKS (default %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON only")
     return parser.parse_args(arguments)
 

@@ -20,6 +20,7 @@ import numpy as np
 import psycopg
 
 from rag.deadline import Deadline
+from rag.settings import Settings
 from rag.store.maintenance import LEXEMES, VECTORS, IndexMaintenance
 from rag.types import Scope
 from tests.benchmarks.store import synthetic
@@ -256,7 +257,9 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sizes", type=_numbers, default=SIZES, help="chunks, ascending (default 10000 … 1000000)")
     parser.add_argument("--dimensions", type=int, default=384, help="width of the vectors (default 384)")
     parser.add_argument("--queries", type=int, default=200, help="questions at each size (default 200)")
-    parser.add_argument("--index-chunks", type=int, default=10_000, help="RAG_INDEX_CHUNKS (default 10000)")
+    parser.add_argument(
+        "--index-chunks", type=int, default=Settings().index_chunks, help="RAG_INDEX_CHUNKS (default %(default)s)"
+    )
     parser.add_argument("--memory-mib", type=int, default=3_000, help="RAG_INDEX_MEMORY_MIB (default 3000)")
     parser.add_argument("--workers", type=int, default=2, help="processes that help to build (default 2, PostgreSQL's)")
     parser.add_argument("--json", action="store_true", help="print JSON only")

@@ -286,7 +286,9 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dimensions", type=int, default=384, help="width of the vectors (default 384)")
     parser.add_argument("--sample", type=int, default=8, help="tenants asked of each class of size (default 8)")
     parser.add_argument("--queries", type=int, default=40, help="questions to each, as many with a filter (default 40)")
-    parser.add_argument("--index-chunks", type=int, default=10_000, help="RAG_INDEX_CHUNKS (default 10000)")
+    parser.add_argument(
+        "--index-chunks", type=int, default=Settings().index_chunks, help="RAG_INDEX_CHUNKS (default %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON only")
     return parser.parse_args(arguments)
 

@@ -154,7 +154,7 @@ class Settings(BaseModel):
         0, ge=0, description="What a tenant's tokens may cost in a month of UTC; 0: any amount."
     )
     index_chunks: int = Field(
-        10_000, ge=1, description="A collection with more chunks gets indexes; for maintain and ingest."
+        2_000, ge=1, description="A collection with more chunks gets indexes; for maintain and ingest."
     )
     index_memory_mib: int = Field(
         256, ge=16, description="Memory of the database to build an index in; for maintain only."

@@ -43,7 +43,7 @@ _OWN = """
 _ANALYSE = "analyze chunks, embeddings"
 _VECTORS = sql.SQL(
     "create index concurrently {name} on embeddings using hnsw ((embedding::halfvec({width})) halfvec_cosine_ops) "
-    "with (m = 16, ef_construction = 64) where collection_id = {collection} and space_id = {space}"
+    "with (m = 12, ef_construction = 64) where collection_id = {collection} and space_id = {space}"
 )
 _LEXEMES = sql.SQL(
     "create index concurrently {name} on chunks using gin (lexemes) with (fastupdate = off) "

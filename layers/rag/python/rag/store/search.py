@@ -27,10 +27,10 @@ EXACT_CHUNKS = 10_000
 # As many chunks as the lexical leg of a large collection looks at, at most; and of them for one word alone.
 LEXICAL_BUDGET = 2_500
 ALONE_BUDGET = 150
-# How wide the graph of up to a hundred thousand chunks is searched for the nearest, of a million twice as wide; beside
-# the words less does, which are looked for in more chunks instead.
-EF_SEARCH = 80
-HYBRID_EF_SEARCH = 70
+# How wide the graph of up to a hundred thousand chunks is searched for the nearest, of a million three eighths
+# wider; beside the words less does, which are looked for in more chunks instead.
+EF_SEARCH = 100
+HYBRID_EF_SEARCH = 90
 
 REMEMBERED_LANGUAGES = 10_000
 
