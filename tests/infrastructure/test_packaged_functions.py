@@ -201,7 +201,7 @@ def test_every_batch_is_worked_off_but_for_its_poison(packaged: Packaged, name: 
 def test_maintenance_runs(packaged: Packaged, name: str) -> None:
     answer, error = packaged.invoke("maintain", packaged.event(name))
     assert error is None, answer
-    assert answer.keys() == {"changes", "chunks_weighed", "statistics_added_up", "audit_rows_dropped"}
+    assert answer.keys() == {"changes", "recalls", "chunks_weighed", "statistics_added_up", "audit_rows_dropped"}
 
 
 @pytest.mark.parametrize("name", samples("notify"))

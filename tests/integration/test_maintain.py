@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from array import array
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from functions.query.filters import read
 from rag import ranking, wiring
 from rag.errors import UnavailableError
-from rag.store import search
+from rag.store import recall, search
 from rag.types import Scope
 from tests import fake_model
 from tests.integration.deployment import BUCKET, SPACE, Context, Deployment, notification, sample
@@ -34,7 +35,18 @@ def run(deployment: Deployment, *, threshold: int = LARGE, event: str = "maintai
 def maintain(deployment: Deployment, *, threshold: int = LARGE) -> dict[str, str]:
     """Index → what was done to it, without the collection's number."""
     changes = run(deployment, threshold=threshold)["changes"]
+    forget_scans(deployment)
     return {change["name"].rstrip("0123456789"): change["action"] for change in changes}
+
+
+def forget_scans(deployment: Deployment) -> None:
+    """Maintenance itself asks an index; it has told of it when its connection is gone."""
+    until = time.monotonic() + 30
+    there = "select from pg_stat_activity where usename = 'rag_owner' and datname = current_database()"
+    while superuser(deployment, there):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    superuser(deployment, "select pg_stat_reset()")
 
 
 def fill(deployment: Deployment) -> None:
@@ -181,6 +193,61 @@ def test_an_invalid_index_is_never_searched_and_made_again(large: Deployment) ->
     assert hits(large, QUESTIONS[0]) == before
 
 
+def test_once_a_day_an_index_is_asked_how_much_it_finds(large: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    [asked] = run(large)["recalls"]
+    assert (asked["found"], asked["when_new"], asked["rebuilt"]) == (1.0, None, False)
+    assert '"IndexRecall":[100.0]' in capsys.readouterr().out
+    assert run(large)["recalls"] == []
+    assert "IndexRecall" not in capsys.readouterr().out
+    # What it finds now is compared with what it found when it was new.
+    comment = "comment on index {} is 'recall {} when new, 0.9000 on 2026-01-01'"
+    name = asked["name"]
+    for when_new, rebuilt in (("unknown", False), ("1.0000", False), ("1.0600", True)):
+        superuser(large, comment.format(name, when_new))
+        [asked] = run(large)["recalls"]
+        assert (asked["found"], asked["rebuilt"]) == (1.0, rebuilt), when_new
+
+
+def test_an_index_that_there_was_no_time_to_ask_is_asked_on_another_day(
+    large: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(recall, "LEAST_SAMPLES", recall.SAMPLES + 1)
+        assert run(large)["recalls"] == []
+    named = "select relname, obj_description(oid) from pg_class where relname ~ '^embeddings_of_'"
+    [(name, comment)] = superuser(large, named)
+    assert comment.startswith("recall unknown when new, unknown on ")
+    assert run(large)["recalls"] == []
+    superuser(large, f"comment on index {name} is 'recall unknown when new, unknown on 2026-01-01'")
+    assert [(found["found"], found["when_new"]) for found in run(large)["recalls"]] == [(1.0, None)]
+    assert superuser(large, named)[0][1].startswith("recall 1.0000 when new, 1.0000 on ")
+
+
+def done(deployment: Deployment) -> list[tuple[str, str]]:
+    return [(change["name"], change["action"]) for change in run(deployment)["changes"]]
+
+
+def test_an_index_that_was_built_in_the_place_of_another_takes_it_though_nobody_waited_for_it(
+    large: Deployment,
+) -> None:
+    maintain(large)
+    before = [hits(large, question) for question in QUESTIONS]
+    indexes = "select {} from pg_indexes where indexname ~ '^embeddings_of_'"
+    there = indexes.format("indexname, pg_relation_filenode(indexname::regclass)")
+    [(name, number)] = superuser(large, there)
+    [(made,)] = superuser(large, indexes.format("indexdef"))
+    for suffix in ("_next", "_replaced"):
+        superuser(large, made.replace(name, f"{name}{suffix}"))
+    assert done(large) == [(f"{name}_replaced", "dropped"), (name, "rebuilt")]
+    assert [(found, node != number) for found, node in superuser(large, there)] == [(name, True)]
+    assert [hits(large, question) for question in QUESTIONS] == before
+
+    superuser(large, made.replace(name, f"{name}_next"))
+    superuser(large, f"update pg_index set indisvalid = false where indexrelid = '{name}_next'::regclass")
+    assert done(large) == [(f"{name}_next", "dropped")]
+    assert [found for found, _ in superuser(large, there)] == [name]
+
+
 def test_a_collection_that_shrank_loses_its_indexes(large: Deployment) -> None:
     maintain(large)
     assert maintain(large, threshold=LARGE + 40) == {}
@@ -262,6 +329,7 @@ def test_chunks_are_weighed_anew_where_the_average_length_has_drifted(short: Dep
     assert {average for *_, average in weights(short)} == {100}
     assert run(short, threshold=1000) == {
         "changes": [],
+        "recalls": [],
         "chunks_weighed": 81,
         "statistics_added_up": 1,
         "audit_rows_dropped": 0,

@@ -227,6 +227,10 @@ WITHOUT_AN_ALARM: dict[str, tuple[str | None, str]] = {
     "DocumentsRequeued": ("documents-stuck", "it is asked for again, and stuck if that was in vain"),
     "EventsIgnored": ("drift", "folders and the like are no documents; a key that was one is missing in the index"),
     "ErasuresUnfinished": ("erasures", "whatever fails is in ErasuresFailed; the others only need another run"),
+    "IndexRecall": (
+        None,
+        "an index that finds less than when it was new is rebuilt at once; one that never found more shows its data",
+    ),
     "ListsOfOneDocument": (None, "no threshold tells an attack from a manual that everybody asks about (runbooks.md)"),
 }
 OF_NO_LOSS = {

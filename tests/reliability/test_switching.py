@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -92,28 +92,33 @@ def world(database: Any, seed: int) -> World:
     return made
 
 
-def vector(chance: random.Random) -> Any:
-    return array("f", [chance.gauss(0, 1) for _ in range(SPACE.dimensions)])
+def vector(chance: random.Random, dimensions: int = SPACE.dimensions) -> Any:
+    return array("f", [chance.gauss(0, 1) for _ in range(dimensions)])
 
 
 def fill(store: IndexStore, tenant: Any, chance: random.Random) -> None:
     for number in range(DOCUMENTS):
-        location = Location(tenant, "default", f"{number}.txt")
-        collection = store.collection(location, create=True)
-        assert collection is not None
-        version = ObjectVersion("v1", "etag", 1)
-        store.begin(location, collection, version, Delivery("m"))
         texts = [" ".join(chance.choices(WORDS, k=chance.randint(8, 30))) for _ in range(CHUNKS_EACH)]
-        chunks = [Chunk(position, text, tokens=len(text.split())) for position, text in enumerate(texts)]
-        indexed = [
-            replace(ingestion.indexed(location.document_id, collection, chunk), embedding=vector(chance))
-            for chunk in chunks
-        ]
-        content = DocumentContent(version, b"\0" * 32, "text/plain", location.key, indexed)
-        done = Ingestion("ready", datetime.now(UTC), "v1", chunk_count=CHUNKS_EACH)
-        assert store.replace(
-            location, collection, content, done, unchanged=lambda: True, describe=lambda: Description({})
+        chunks = [(text, vector(chance)) for text in texts]
+        put(store, Location(tenant, "default", f"{number}.txt"), chunks)
+
+
+def put(store: IndexStore, location: Location, chunks: Sequence[tuple[str, Any]], version_id: str = "v1") -> None:
+    """A document of these texts and their vectors, in the place of the one that is there."""
+    collection = store.collection(location, create=True)
+    assert collection is not None
+    version = ObjectVersion(version_id, version_id, 1)
+    store.begin(location, collection, version, Delivery("m"))
+    indexed = [
+        replace(
+            ingestion.indexed(location.document_id, collection, Chunk(position, text, tokens=len(text.split()))),
+            embedding=embedding,
         )
+        for position, (text, embedding) in enumerate(chunks)
+    ]
+    content = DocumentContent(version, b"\0" * 32, "text/plain", location.key, indexed)
+    done = Ingestion("ready", datetime.now(UTC), version_id, chunk_count=len(indexed))
+    assert store.replace(location, collection, content, done, unchanged=lambda: True, describe=lambda: Description({}))
 
 
 def answer(store: SearchStore, tenant: Any, question: Question) -> list[Any]:

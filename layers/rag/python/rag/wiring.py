@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rag.store.keyring import Keyring
     from rag.store.maintenance import IndexMaintenance
     from rag.store.outbox import OutboxStore
+    from rag.store.recall import RecallMaintenance
     from rag.store.reconciliation import ReconciliationStore
     from rag.store.search import SearchStore
     from rag.store.staged import StagingStore
@@ -211,6 +212,13 @@ def index_maintenance() -> IndexMaintenance:
         threshold=settings().index_chunks,
         memory_mib=settings().index_memory_mib,
     )
+
+
+@cache
+def recall_maintenance() -> RecallMaintenance:
+    from rag.store.recall import RecallMaintenance  # noqa: PLC0415
+
+    return RecallMaintenance(index_maintenance())
 
 
 @cache

@@ -7,6 +7,7 @@ leaves it invalid; the next run drops what is invalid and begins again.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ from rag.store.database import Row, log_in
 
 VECTORS, LEXEMES = "embeddings_of_", "chunks_of_"
 NEAREST = "nearest_of_"
+# Beside an index of vectors while another is built in its place, which is searched from one moment to the next.
+_NEXT, _REPLACED = "_next", "_replaced"
+# The comment of an index of which nobody has yet measured how much it finds (rag.store.recall).
+NEW = "new"
 # A collection that shrinks keeps its indexes for a while: at the threshold it would make and drop them in turn.
 KEPT_SHARE = 0.5
 # No index is begun with less time than this left; one that takes longer is finished by the server.
@@ -33,7 +38,7 @@ _BEGIN = """
       set_config('maintenance_work_mem', %(memory)s, false), set_config('statement_timeout', '0', false)
 """
 _SIZES = """
-    select c.collection_id, s.id, s.dimensions, c.chunk_count
+    select c.tenant_id, c.collection_id, s.id, s.dimensions, c.chunk_count
     from collection_sizes() c join embedding_spaces s on s.id = c.space_id
 """
 _OWN = """
@@ -73,34 +78,62 @@ _FUNCTIONS = """
 """
 _DROP_FUNCTION = sql.SQL("drop function if exists {name}")
 _DROP = sql.SQL("drop index concurrently if exists {name}")
+_RENAME = sql.SQL("alter index if exists {name} rename to {other}")
+COMMENT = sql.SQL("comment on index {name} is {text}")
+
+
+_NAMES = f"^({VECTORS}|{LEXEMES})[0-9]+({_NEXT}|{_REPLACED})?$"
 
 
 class Change(NamedTuple):
-    """What was done to an index."""
+    """What was done to an index; `notice` is what the database remarked on it, as that there was too little memory."""
 
     name: str
-    action: Literal["created", "dropped"]
+    action: Literal["created", "dropped", "rebuilt"]
+    notice: str | None = None
 
 
 class Size(NamedTuple):
     """A row of `collection_sizes`."""
 
+    tenant_id: uuid.UUID
     collection_id: int
     space_id: int
     dimensions: int
     chunk_count: int
 
     @property
+    def vectors(self) -> str:
+        """The name of the index of vectors."""
+        return f"{VECTORS}{self.collection_id}"
+
+    @property
+    def next(self) -> str:
+        """The name of the one that is to take its place."""
+        return f"{self.vectors}{_NEXT}"
+
+    @property
+    def replaced(self) -> str:
+        """The name of the one whose place was taken."""
+        return f"{self.vectors}{_REPLACED}"
+
+    @property
     def indexes(self) -> dict[str, sql.Composed]:
         """Name → statement that makes it."""
-        place = {"collection": sql.Literal(self.collection_id), "space": sql.Literal(self.space_id)}
-        made = {VECTORS: _VECTORS, LEXEMES: _LEXEMES}
-        return {
-            f"{start}{self.collection_id}": text.format(
-                name=sql.Identifier(f"{start}{self.collection_id}"), width=sql.Literal(self.dimensions), **place
-            )
-            for start, text in made.items()
-        }
+        lexemes = f"{LEXEMES}{self.collection_id}"
+        return {self.vectors: self.make_vectors(self.vectors), lexemes: self._filled(_LEXEMES, lexemes)}
+
+    def make_vectors(self, name: str) -> sql.Composed:
+        """The statement that makes an index of vectors of this name."""
+        return self._filled(_VECTORS, name)
+
+    def _filled(self, statement: sql.SQL, name: str) -> sql.Composed:
+        return statement.format(
+            name=sql.Identifier(name),
+            width=sql.Literal(self.dimensions),
+            collection=sql.Literal(self.collection_id),
+            space=sql.Literal(self.space_id),
+        )
 
     @property
     def function(self) -> str:
@@ -110,12 +143,7 @@ class Size(NamedTuple):
     @property
     def nearest(self) -> sql.Composed:
         """The statement that makes it."""
-        return _NEAREST.format(
-            name=sql.Identifier(self.function),
-            width=sql.Literal(self.dimensions),
-            collection=sql.Literal(self.collection_id),
-            space=sql.Literal(self.space_id),
-        )
+        return self._filled(_NEAREST, self.function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,31 +160,38 @@ class IndexMaintenance:
 
         UnavailableError when the database does not answer.
         """
+        with self.alone() as connection:
+            return list(self.changes(connection, deadline)) if connection else []
+
+    @contextmanager
+    def alone(self) -> Iterator[psycopg.Connection[Row] | None]:
+        """The connection, or None while another run has the lock; an index that a dead run began holds it as well.
+
+        UnavailableError when the database does not answer.
+        """
         try:
-            with self._alone() as connection:
-                return list(self._changes(connection, deadline)) if connection else []
+            with log_in(self.url, self.password) as connection:
+                [(alone, *_)] = connection.execute(_BEGIN, {"memory": f"{self.memory_mib}MB"}).fetchall()
+                yield connection if alone else None
         except psycopg.OperationalError as error:
             msg = f"the database is not available: {type(error).__name__}"
             raise UnavailableError(msg) from error
 
-    @contextmanager
-    def _alone(self) -> Iterator[psycopg.Connection[Row] | None]:
-        """The connection, or None while another run has the lock; an index that a dead run began holds it as well."""
-        with log_in(self.url, self.password) as connection:
-            [(alone, *_)] = connection.execute(_BEGIN, {"memory": f"{self.memory_mib}MB"}).fetchall()
-            yield connection if alone else None
-
-    def _changes(self, connection: psycopg.Connection[Row], deadline: Deadline) -> Iterator[Change]:
-        sizes = [Size(*row) for row in connection.execute(_SIZES).fetchall()]
-        valid: dict[str, bool] = dict(
-            connection.execute(_OWN, {"pattern": f"^({VECTORS}|{LEXEMES})[0-9]+$"}).fetchall()
-        )
-        kept = {name for size in sizes if size.chunk_count > self.threshold * KEPT_SHARE for name in size.indexes}
+    def changes(self, connection: psycopg.Connection[Row], deadline: Deadline) -> Iterator[Change]:
+        """Do what is to be done over a connection that is `alone`; whoever takes what was done has it done."""
+        sizes = sizes_of(connection)
+        valid: dict[str, bool] = dict(connection.execute(_OWN, {"pattern": _NAMES}).fetchall())
         began_with = list(valid)
+        large = [size for size in sizes if size.chunk_count > self.threshold * KEPT_SHARE]
+        kept = {name for size in large for name in (*size.indexes, size.next)}
         for name in [name for name, good in valid.items() if not good or name not in kept]:
             connection.execute(_DROP.format(name=sql.Identifier(name)))
             del valid[name]
             yield Change(name, "dropped")
+        for size in [size for size in large if size.next in valid]:
+            _put_in_its_place(connection, size)
+            valid[size.vectors] = valid.pop(size.next)
+            yield Change(size.vectors, "rebuilt")
         grown = [size for size in sizes if size.chunk_count > self.threshold]
         functions = [size for size in sizes if size in grown or size.indexes.keys() <= valid.keys()]
         _make_functions(connection, functions, began_with=began_with)
@@ -164,12 +199,44 @@ class IndexMaintenance:
         for size in sorted(grown, key=lambda size: size.chunk_count):
             for name, make in size.indexes.items():
                 if name not in valid and deadline.remaining() > LEAST_SECONDS:
-                    connection.execute(make)
+                    notice = build(connection, make)
+                    if name == size.vectors:
+                        connection.execute(COMMENT.format(name=sql.Identifier(name), text=sql.Literal(NEW)))
                     made = True
-                    yield Change(name, "created")
+                    yield Change(name, "created", notice)
         if made:
             # Its plans would be guesses until autovacuum comes by.
             connection.execute(_ANALYSE)
+
+
+def build(connection: psycopg.Connection[Row], make: sql.Composed) -> str | None:
+    """Make an index and return what the database remarked on it."""
+    said: list[str] = []
+
+    def hear(diagnostic: psycopg.errors.Diagnostic) -> None:
+        said.append(diagnostic.message_primary or "")
+
+    connection.add_notice_handler(hear)
+    try:
+        connection.execute(make)
+    finally:
+        connection.remove_notice_handler(hear)
+    return "; ".join(said) or None
+
+
+def sizes_of(connection: psycopg.Connection[Row]) -> list[Size]:
+    """Of every collection."""
+    return [Size(*row) for row in connection.execute(_SIZES).fetchall()]
+
+
+def _put_in_its_place(connection: psycopg.Connection[Row], size: Size) -> None:
+    """Give the one that was built beside an index of vectors its name: from one moment to the next."""
+    index, built, replaced = (sql.Identifier(name) for name in (size.vectors, size.next, size.replaced))
+    with connection.transaction():
+        connection.execute(_RENAME.format(name=index, other=replaced))
+        connection.execute(_RENAME.format(name=built, other=index))
+        connection.execute(COMMENT.format(name=index, text=sql.Literal(NEW)))
+    connection.execute(_DROP.format(name=replaced))
 
 
 def _make_functions(connection: psycopg.Connection[Row], sizes: Sequence[Size], *, began_with: Iterable[str]) -> None:

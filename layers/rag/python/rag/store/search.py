@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ EF_SEARCH = 100
 HYBRID_EF_SEARCH = 90
 
 REMEMBERED_LANGUAGES = 10_000
+_EVERY_DOCUMENT, _ANY_NUMBER = "{}", 2**31 - 1
 
 # The columns of a row that say what a candidate is; `Candidate._make` is a call of Python for each.
 _CANDIDATE = itemgetter(slice(1, 6))
@@ -110,6 +111,9 @@ class SearchStore:
             self._languages.clear()
         self._languages[name] = collection.language
         candidates = list(map(_MADE, map(_CANDIDATE, rows)))
+        if wanted.mode == "dense" and head["collection"]["indexed"] and _all_as_near(candidates, wanted.depth):
+            collection, head, rows = self._rows(transaction, replace(wanted, exactly=True), known, counts, shown)
+            candidates = list(map(_MADE, map(_CANDIDATE, rows)))
         if not counts and len(rows) == shown < wanted.depth and _repeated(candidates):
             raise _UnreadError
         snapshot = Snapshot(transaction, wanted, collection, head["question"], rows)
@@ -129,10 +133,10 @@ class SearchStore:
             embedding=wanted.embedding,
             lexemes=integers(counts) if counts else None,
             counts=integers(counts.values()) if counts else None,
-            filters=wanted.filters,
+            filters=wanted.filters or (_EVERY_DOCUMENT if wanted.exactly else None),
             depth=wanted.depth,
             shown=shown if counts or dense_alone else 2 * wanted.depth,
-            exact_chunks=EXACT_CHUNKS,
+            exact_chunks=_ANY_NUMBER if wanted.exactly else EXACT_CHUNKS,
             budget=LEXICAL_BUDGET,
             alone=ALONE_BUDGET,
             ef_search=EF_SEARCH if dense_alone else HYBRID_EF_SEARCH,
@@ -149,6 +153,8 @@ class _Wanted:
     embedding: Binary | None
     filters: str | None
     depth: int
+    # Read from the collection's beginning to its end, whatever indexes it has.
+    exactly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +198,11 @@ class Snapshot:
         [(status, error_code, in_collection, in_filters)] = found
         chunks = tuple(Candidate(*row) for row in best)
         return Whereabouts(document, status, error_code, in_collection, in_filters, chunks)
+
+
+def _all_as_near(candidates: Sequence[Candidate], depth: int) -> bool:
+    """Whether an index may see nothing but one vector: equal ones have edges to each other, and to no other."""
+    return len(candidates) == depth and len({one.cosine for one in candidates}) == 1
 
 
 def _repeated(candidates: Sequence[Candidate]) -> bool:
