@@ -57,10 +57,12 @@ class Caller:
     ended: int
 
 
-def ask_at_once(environment: Mapping[str, str], asked: Sequence[tuple[float, list[Event]]]) -> list[Caller]:
+def ask_at_once(
+    environment: Mapping[str, str], asked: Sequence[tuple[float, list[Event]]], *, again: int = 0
+) -> list[Caller]:
     """Have callers send their events to the query function's handler, all at once; Lambda gives each so many seconds.
 
-    Then each in turn sends its first one again, with no connection of the others left.
+    Then each in turn sends the first `again` of its own again, with no connection of the others left.
     """
     path = os.pathsep.join([str(ROOT), str(ROOT / "layers/rag/python")])
     told = {"PATH": os.defpath, "PYTHONPATH": path, "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start", **environment}
@@ -68,7 +70,7 @@ def ask_at_once(environment: Mapping[str, str], asked: Sequence[tuple[float, lis
         [sys.executable, "-m", "tests.reliability.askers"],
         cwd=ROOT,
         env=told,
-        input=json.dumps(asked),
+        input=json.dumps({"asked": asked, "again": again}),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -81,13 +83,13 @@ def ask_at_once(environment: Mapping[str, str], asked: Sequence[tuple[float, lis
 
 
 def main() -> None:
-    asked = json.loads(sys.stdin.readline())
+    told = json.loads(sys.stdin.readline())
     # What the function logs is not what its callers say.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     import functions.query.handler  # noqa: F401 (imported once, for all forks)
 
-    begun = [_begin(events, seconds) for seconds, events in asked]
+    begun = [_begin((events, events[: told["again"]]), seconds) for seconds, events in told["asked"]]
     for _, go, _ in begun:
         go.write(b"!")
     first = [_heard(answers) for _, _, answers in begun]
@@ -101,7 +103,7 @@ def main() -> None:
         json.dump(list(zip(first, then, ended, strict=True)), out)
 
 
-def _begin(events: list[Event], seconds: float) -> tuple[int, IO[bytes], IO[bytes]]:
+def _begin(events: Sequence[list[Event]], seconds: float) -> tuple[int, IO[bytes], IO[bytes]]:
     """A child that waits to be told to go, twice; its answers are a line each time."""
     (told, go), (answers, said) = os.pipe(), os.pipe()
     pid = os.fork()
@@ -117,7 +119,9 @@ def _heard(answers: IO[bytes]) -> list[Any]:
     return heard
 
 
-def _live(events: list[Event], seconds: float, wait: Callable[[], bytes], say: Callable[[bytes], int]) -> None:
+def _live(
+    events: Sequence[list[Event]], seconds: float, wait: Callable[[], bytes], say: Callable[[bytes], int]
+) -> None:
     """Never returns: the process ends with its last answer."""
     import asyncio
 
@@ -127,7 +131,7 @@ def _live(events: list[Event], seconds: float, wait: Callable[[], bytes], say: C
     handler.loop = asyncio.new_event_loop()  # the one that was forked is every child's
     status = 1
     try:
-        for asked in (events, events[:1]):
+        for asked in events:
             wait()
             said = [asdict(_ask(handler.handler, event, seconds)) for event in asked]
             wiring.database().close()

@@ -509,7 +509,7 @@ def test_fifty_callers_of_ten_connections_are_answered_or_told_to_come_again(
         for _ in range(CALLERS)
     ]
     with counted_connections(server) as counts:
-        callers = ask_at_once(small.environment("rag_query"), asked)
+        callers = ask_at_once(small.environment("rag_query"), asked, again=1)
     attempts = len(re.findall("FATAL:  (?:sorry, too many clients|remaining connection)", server.log.read_text()))
     answers = [answer for caller in callers for answer in caller.answers]
     refused = [answer for answer in answers if answer.status == 503 and answer.problem and answer.waits]
