@@ -153,10 +153,10 @@ class Growing:
             memory_mib=self._options.memory_mib,
         )
         seconds: dict[str, float] = {}
-        with made._alone() as connection:
+        with made.alone() as connection:
             assert connection is not None
             began = time.perf_counter()
-            for change in made._changes(connection, Deadline.after(6 * 3600)):
+            for change in made.changes(connection, Deadline.after(6 * 3600)):
                 seconds[_kind_of(change.name)] = round(time.perf_counter() - began, 1)
                 began = time.perf_counter()
         return seconds
