@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
@@ -221,7 +220,7 @@ def test_an_index_for_which_there_is_too_little_memory_is_built_all_the_same_and
     deployment: Deployment,
     seed: int,
     record_fault: Any,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from functions.maintain.handler import handler
@@ -250,8 +249,9 @@ def test_an_index_for_which_there_is_too_little_memory_is_built_all_the_same_and
             [(valid,)] = connection.execute(
                 "select indisvalid from pg_index where indexrelid::regclass::text ~ '^embeddings_of_'"
             ).fetchall()
-        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-        warned[mebibytes] = [line["notice"] for line in lines if line.get("level") == "WARNING" and "notice" in line]
+        notices = [getattr(line, "notice", None) for line in caplog.records if line.levelname == "WARNING"]
+        warned[mebibytes] = [notice for notice in notices if notice]
+        caplog.clear()
         assert "created" in [change["action"] for change in changes]
         assert valid
         assert float(comment.split()[1]) > 0.95
