@@ -181,6 +181,28 @@ def test_a_graph_of_more_chunks_is_searched_wider(large: Deployment, chunks: int
         assert connection.execute("select current_setting('hnsw.ef_search')").fetchall() == [(str(width),)]
 
 
+@pytest.mark.parametrize("table", ["chunks", "embeddings"])
+def test_how_many_rows_a_collection_has_is_not_taken_for_less_because_it_is_of_one_tenant(
+    large: Deployment, table: str
+) -> None:
+    others = """
+        set session_replication_role = replica;
+        insert into {table} select (one).* from generate_series(1001, 1009) other, lateral (
+          select jsonb_populate_record(row, jsonb_build_object(
+            'tenant_id', md5(other::text)::uuid, 'collection_id', other
+          )) as one from {table} row where tenant_id = '{tenant}'
+        ) as made;
+        analyze {table}
+    """
+    superuser(large, others.format(table=table, tenant=large.tenant))
+    [(collection, rows)] = superuser(
+        large, f"select collection_id, count(*) from {table} where tenant_id = '{large.tenant}' group by collection_id"
+    )
+    asked = f"select from {table} where tenant_id = '{large.tenant}' and collection_id = {collection}"
+    [([plan],)] = superuser(large, f"explain (format json) {asked}")
+    assert plan["Plan"]["Plan Rows"] == pytest.approx(rows, rel=0.2)
+
+
 def test_an_invalid_index_is_never_searched_and_made_again(large: Deployment) -> None:
     before = hits(large, QUESTIONS[0])
     maintain(large)
