@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from rag.migrations import ensure_space
 from rag.store.access import TenantStore
 from rag.store.database import Database
 from rag.types import EmbeddingSpace
-from tests.benchmarks.store import corpus, truth
+from tests.benchmarks.store import corpus, growth, truth
 from tests.benchmarks.store.contestant import LIMIT, Contestant, Kind, Place
 from tests.benchmarks.store.product import MODEL, Product
 from tests.benchmarks.store.server import OWNER, Server
@@ -81,3 +82,13 @@ def test_the_limit_finds_what_there_is(bare: Place, made: corpus.Corpus) -> None
     limit.close()
     assert figures["dense"]["recall"] >= 0.95
     assert figures["dense 1 %"]["recall"] == 1.0
+
+
+def test_a_collection_that_grows_is_asked_exactly_and_then_by_its_indexes(tmp_path: Path) -> None:
+    tmp_path.chmod(0o711)
+    few = ["--sizes", "200,600", "--dimensions", "16", "--queries", "10", "--index-chunks", "400"]
+    small, large = growth.run(tmp_path, growth.options(few))["sizes"]
+    assert (small["index_seconds"].keys(), large["index_seconds"].keys()) == (set(), {"vectors", "lexemes"})
+    assert small["queries"]["dense"]["overlap"] == 1.0
+    assert large["queries"]["dense"]["overlap"] > growth.LEAST_RECALL
+    assert sum(one["short"] for size in (small, large) for one in size["queries"].values()) == 0
