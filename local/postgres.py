@@ -166,7 +166,7 @@ class Postgres:
         command: list[str | Path] = [self.binary("initdb"), "-D", draft, f"--pwfile={self._password_file}", *_INITDB]
         initdb = self._spawn(command, claim, death_signal=signal.SIGKILL)
         try:
-            service.wait_until(lambda: initdb.poll() == 0, timeout_seconds=timeout_seconds, process=initdb)
+            service.wait_for_end(initdb, timeout_seconds=timeout_seconds)
         finally:
             service.stop(initdb)
         draft.rename(self.data)

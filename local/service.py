@@ -126,10 +126,31 @@ def wait_until(probe: Callable[[], bool], *, timeout_seconds: float, process: Ch
             if probe():
                 return
         if (code := process.poll()) is not None:
-            raise ServiceError(f"{process.name} ended with exit code {code}:\n{process.log_end()}")
+            raise _ended(process, code)
         if time.monotonic() > deadline:
-            raise ServiceError(f"{process.name} was not ready within {timeout_seconds:g} s:\n{process.log_end()}")
+            raise _late(process, "ready", timeout_seconds)
         time.sleep(0.01)
+
+
+def wait_for_end(process: Child, *, timeout_seconds: float) -> None:
+    """Return once the process has ended with 0.
+
+    Raises ServiceError with the end of the log when it ends with anything else or the time is up.
+    """
+    try:
+        code = process.wait(timeout_seconds)
+    except subprocess.TimeoutExpired:
+        raise _late(process, "done", timeout_seconds) from None
+    if code:
+        raise _ended(process, code)
+
+
+def _ended(process: Child, code: int) -> ServiceError:
+    return ServiceError(f"{process.name} ended with exit code {code}:\n{process.log_end()}")
+
+
+def _late(process: Child, what: str, timeout_seconds: float) -> ServiceError:
+    return ServiceError(f"{process.name} was not {what} within {timeout_seconds:g} s:\n{process.log_end()}")
 
 
 def free_port() -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +158,24 @@ def test_a_server_that_cannot_start_says_why(durable: Postgres) -> None:
         configuration.write("nonsense = on\n")
     with pytest.raises(service.ServiceError, match="unrecognized configuration parameter"):
         durable.start()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("true", None),
+        ("echo what went wrong; exit 3", "ended with exit code 3:\nwhat went wrong"),
+        ("sleep 60", "not done within"),
+    ],
+)
+def test_a_program_that_ends_is_waited_for(tmp_path: Path, command: str, said: str | None) -> None:
+    log, path = tmp_path / "log", {"PATH": os.defpath}
+    program = service.spawn(["sh", "-c", command], name="a program", env=path, cwd=tmp_path, log=log)
+    try:
+        with nullcontext() if said is None else pytest.raises(service.ServiceError, match=said):
+            service.wait_for_end(program, timeout_seconds=2)
+    finally:
+        service.stop(program)
 
 
 @pytest.mark.parametrize("program", ["psql", "pg_dump", "pg_restore", "pgbench"])
