@@ -172,7 +172,7 @@ async def until(condition: Callable[[], bool]) -> None:
     ends = time.monotonic() + 600
     while not await asyncio.to_thread(condition):
         assert time.monotonic() < ends, "it never came about"
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)  # a look at a queue keeps the server of all queues from other work
 
 
 @pytest.mark.faults_full

@@ -380,8 +380,8 @@ def test_a_hundred_histories_end_as_the_bucket_is(world: World, seed: int, recor
 
 
 @pytest.mark.faults_full
-def test_a_thousand_histories_end_as_the_bucket_is(world: World, seed: int, record_fault: Any) -> None:
-    live(world, seed + 1, histories=1000, record_fault=record_fault)
+def test_five_hundred_histories_end_as_the_bucket_is(world: World, seed: int, record_fault: Any) -> None:
+    live(world, seed + 1, histories=500, record_fault=record_fault)
 
 
 @pytest.mark.faults_soak
