@@ -32,7 +32,6 @@ from tests.infrastructure import unpacking
 
 BARE = "bare handler"
 AHEAD = "query, started ahead"
-
 INIT_SECONDS = 240
 # Nothing is connected to before the first event.
 _ADDRESSES = Addresses(

@@ -165,7 +165,7 @@ def test_a_server_that_cannot_start_says_why(durable: Postgres) -> None:
     [
         ("true", None),
         ("echo what went wrong; exit 3", "ended with exit code 3:\nwhat went wrong"),
-        ("sleep 60", "not done within"),
+        ("exec sleep 60", "not done within"),
     ],
 )
 def test_a_program_that_ends_is_waited_for(tmp_path: Path, command: str, said: str | None) -> None:
